@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: GPL-2.0
+# Sourced by every lab script: where things are, and the few words they share.
+#
+# Shared by all checkouts, under $CACHE: the pristine base tree, the compiler
+# cache, and the builds of the base. Per checkout, under build/: our tree and
+# its builds. Override with KSM_CACHE, KSRC (another base tree) and JOBS.
+
+TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+LAB=$TOP/lab
+CACHE=${KSM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/ksm-lab}
+BUILD=$TOP/build
+JOBS=${JOBS:-$(nproc)}
+
+BASE_PACKAGE=$(sed -n 's/^package: //p' "$TOP/BASE")
+BASE_VERSION=$(sed -n 's/^version: //p' "$TOP/BASE")
+
+# The base: the package's tree, or what KSRC names (a folder is used as it is
+# and never written to; a tarball is unpacked once into the cache).
+if [ -z "${KSRC:-}" ]; then
+	STOCK=$CACHE/linux-${BASE_PACKAGE#linux-source-}-stock
+	STOCK_BUILDS=$CACHE/build
+else
+	KSRC=$(realpath "$KSRC")
+	ksrc_id=$(printf %s "$KSRC" | sha256sum | cut -c1-8)
+	STOCK=$KSRC
+	[ -d "$KSRC" ] || STOCK=$CACHE/linux-$ksrc_id-stock
+	STOCK_BUILDS=$CACHE/build-$ksrc_id
+fi
+
+say() { echo "${0##*/}: $*" >&2; }
+die() { say "$*"; exit 1; }
+
+# take_lock NAME: one at a time; held until this script (not its children) ends.
+take_lock() {
+	mkdir -p "$CACHE/lock"
+	exec 9>"$CACHE/lock/$1"
+	flock -n 9 || { say "waiting for another run ($1)"; flock 9; }
+}
