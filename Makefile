@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: GPL-2.0
+# Thin verbs: the work is in lab/, each script's head says what it does.
+
+.DEFAULT_GOAL := help
+.PHONY: help demo check fetch apply uml x86 stock kunit verdicts series clean
+
+export KSRC KSM_CACHE JOBS
+
+help:		## this list
+	@sed -n 's/^\([a-z0-9]*\):.*## /\1|/p' Makefile | awk -F'|' '{ printf "  make %-10s %s\n", $$1, $$2 }'
+	@echo
+	@echo "  KSRC=DIR|TARBALL  build against this 7.3 tree instead of the package in BASE"
+	@echo "  JOBS=N            compile with N jobs (default: all CPUs)"
+
+packages:
+	@lab/packages
+
+demo: uml	## see our KSM at work beside stock's, at native speed (UML)
+	@lab/kernel --stock uml > /dev/null
+	@lab/demo
+
+check: packages	## every test, one verdict (SUITES="static kunit" for some of them)
+	@lab/check $(SUITES)
+
+fetch: packages	## get the base kernel's source into the cache
+	@lab/fetch
+
+apply: fetch	## bring build/linux, our tree, up to date
+	@lab/apply
+
+uml: apply	## build our kernel as User Mode Linux; run things in it by lab/uml
+	@lab/kernel uml
+
+x86: apply	## build our x86 kernel with debugging on; run things in it by lab/qemu
+	@lab/kernel x86
+
+stock: fetch	## build both kernels of the base, for comparison (--stock)
+	@lab/kernel --stock uml
+	@lab/kernel --stock x86
+
+kunit: apply	## run KUnit tests of the engine in UML
+	@lab/check kunit
+
+verdicts: stock	## take the base's verdicts in the public suites anew
+	@lab/suites --stock --record
+
+series: apply	## write our work as a patch series to DIR
+	@lab/series $(or $(DIR),build/series)
+
+clean:		## remove build/ (the cache stays)
+	rm -rf build
