@@ -1,0 +1,295 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Merged pages that are swapped out, and come back.
+ *
+ * One swap slot then stands for many mappings. The first to fault in takes the
+ * page as its own; the others need copies (ksm_swpin_copy), as it is not merged
+ * any more. MADV_PAGEOUT leaves shared pages alone, so reclaim is asked for by
+ * a memory cgroup of the test's own.
+ */
+#include <sys/mount.h>
+#include <sys/swap.h>
+#include "ksm_util.h"
+
+#define NR_PAGES	32
+#define SWAP_MIB	64
+#define CGROUP_ROOT	"/sys/fs/cgroup"
+#define CGROUP		CGROUP_ROOT "/ksm_selftest"
+#define ZRAM		"/dev/zram0"
+#define SWAP_FILE	"ksm_selftest.swap"
+
+FIXTURE(swap)
+{
+	char *addr;
+	bool zram;
+	bool file;
+	bool cgroup;
+};
+
+static bool have_swap(void)
+{
+	char buf[4096];
+
+	return ksm_slurp("/proc/swaps", buf, sizeof(buf)) > 0 &&
+	       strchr(buf, '\n') && strchr(buf, '\n')[1];
+}
+
+/* What mkswap writes: version, last page, and the signature at the end of it. */
+static bool make_swap(const char *path)
+{
+	char *page = calloc(1, psize());
+	uint32_t *info = (uint32_t *)(page + 1024);
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	bool ok;
+
+	info[0] = 1;
+	info[1] = ((size_t)SWAP_MIB << 20) / psize() - 1;
+	memcpy(page + psize() - 10, "SWAPSPACE2", 10);
+	ok = fd >= 0 && write(fd, page, psize()) == (ssize_t)psize() && !fsync(fd);
+	close(fd);
+	free(page);
+	return ok && !swapon(path, 0);
+}
+
+static bool make_swap_file(void)
+{
+	char *block = calloc(1, 1 << 20);
+	int fd = open(SWAP_FILE, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	bool ok = fd >= 0;
+
+	for (int i = 0; ok && i < SWAP_MIB; i++)
+		ok = write(fd, block, 1 << 20) == 1 << 20;
+	close(fd);
+	free(block);
+	return ok && make_swap(SWAP_FILE);
+}
+
+static bool get_swap(FIXTURE_DATA(swap) *self)
+{
+	char size[16];
+
+	if (have_swap())
+		return true;
+	snprintf(size, sizeof(size), "%dM", SWAP_MIB);
+	if (!ksm_spew("/sys/block/zram0/disksize", size)) {
+		self->zram = true;
+		return make_swap(ZRAM);
+	}
+	self->file = true;
+	return make_swap_file();
+}
+
+/* A cgroup for us, and for all that we allocate from now on. */
+static bool enter_cgroup(FIXTURE_DATA(swap) *self)
+{
+	if (access(CGROUP_ROOT "/cgroup.controllers", F_OK) &&
+	    mount("cgroup2", CGROUP_ROOT, "cgroup2", 0, NULL))
+		return false;
+	if (ksm_spew(CGROUP_ROOT "/cgroup.subtree_control", "+memory"))
+		return false;
+	self->cgroup = true;
+	return (!mkdir(CGROUP, 0700) || errno == EEXIST) &&
+	       !access(CGROUP "/memory.reclaim", F_OK) &&
+	       !ksm_spew(CGROUP "/cgroup.procs", "0");
+}
+
+FIXTURE_SETUP(swap)
+{
+	const char *why_not = ksm_setup();
+
+	if (why_not)
+		SKIP(return, "%s", why_not);
+	if (access("/proc/swaps", F_OK))
+		SKIP(return, "kernel without swap");
+	if (!enter_cgroup(self))
+		SKIP(return, "no memory cgroup (v2) with memory.reclaim");
+	if (!get_swap(self))
+		SKIP(return, "no zram, and no swap file possible here");
+	self->addr = ksm_map_dups(NR_PAGES, 1);
+	ASSERT_NE(MAP_FAILED, self->addr);
+	ASSERT_EQ(0, ksm_scan(3));
+	ASSERT_EQ(NR_PAGES, ksm_count_merged(self->addr, NR_PAGES));
+}
+
+FIXTURE_TEARDOWN_PARENT(swap)
+{
+	ksm_restore();
+	if (self->zram) {
+		swapoff(ZRAM);
+		ksm_spew("/sys/block/zram0/reset", "1");
+	}
+	if (self->file) {
+		swapoff(SWAP_FILE);
+		unlink(SWAP_FILE);
+	}
+	if (self->cgroup)
+		rmdir(CGROUP);
+}
+
+static size_t count_swapped(char *addr, size_t nr_pages)
+{
+	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	size_t swapped = 0;
+
+	for (size_t i = 0; i < nr_pages; i++)
+		swapped += pagemap_is_swapped(fd, ksm_page(addr, i));
+	close(fd);
+	return swapped;
+}
+
+/*
+ * Has the cgroup reclaimed until these pages are gone. That takes a few rounds,
+ * and some time: reclaim goes by statistics that are brought up to date every
+ * two seconds only, and finds nothing to age before that.
+ */
+static bool swap_out(char *addr, size_t nr_pages)
+{
+	double deadline = ksm_now() + KSM_HANG_SECS;
+
+	while (count_swapped(addr, nr_pages) < nr_pages) {
+		if (ksm_now() > deadline)
+			return false;
+		ksm_spew(CGROUP "/memory.reclaim", "8M swappiness=200");
+		usleep(10000);
+	}
+	return true;
+}
+
+TEST_F_TIMEOUT(swap, out_and_in, KSM_TIMEOUT)
+{
+	long copies = ksm_vmstat("ksm_swpin_copy");
+
+	ASSERT_TRUE(swap_out(self->addr, NR_PAGES));
+	EXPECT_TRUE(ksm_pages_hold(self->addr, NR_PAGES, 1, 0));
+	/* All but the first needed a copy of what it had brought in. */
+	EXPECT_GE(ksm_vmstat("ksm_swpin_copy"), copies + 1);
+	EXPECT_LE(ksm_vmstat("ksm_swpin_copy"), copies + NR_PAGES);
+
+	ASSERT_EQ(0, ksm_scan(3));
+	EXPECT_EQ(1, ksm_get("pages_shared"));
+	EXPECT_EQ(NR_PAGES - 1, ksm_get("pages_sharing"));
+	EXPECT_TRUE(ksm_pages_hold(self->addr, NR_PAGES, 1, 0));
+}
+
+TEST_F_TIMEOUT(swap, writes_after_swap_in_are_private, KSM_TIMEOUT)
+{
+	ASSERT_TRUE(swap_out(self->addr, NR_PAGES));
+	for (int i = 0; i < NR_PAGES; i += 2)
+		ksm_page(self->addr, i)[5] ^= 0x7f;
+	for (int i = 0; i < NR_PAGES; i++)
+		EXPECT_EQ(i % 2, ksm_holds(ksm_page(self->addr, i), 1));
+	for (int i = 0; i < NR_PAGES; i += 2)
+		ksm_page(self->addr, i)[5] ^= 0x7f;
+	EXPECT_TRUE(ksm_pages_hold(self->addr, NR_PAGES, 1, 0));
+}
+
+TEST_F_TIMEOUT(swap, two_processes, KSM_TIMEOUT)
+{
+	struct ksm_child child;
+
+	if (ksm_child_fork(&child)) {
+		int bad;
+
+		ksm_child_pause(&child);
+		ksm_fill(self->addr, 2);
+		bad = !ksm_pages_hold(ksm_page(self->addr, 1), NR_PAGES - 1, 1, 0);
+		ksm_child_pause(&child);
+		_exit(bad || !ksm_holds(self->addr, 2));
+	}
+	ASSERT_TRUE(ksm_child_wait(&child));
+	ASSERT_TRUE(swap_out(self->addr, NR_PAGES));
+	ASSERT_TRUE(ksm_child_go(&child));
+	ASSERT_TRUE(ksm_child_wait(&child));
+	EXPECT_TRUE(ksm_pages_hold(self->addr, NR_PAGES, 1, 0));
+	EXPECT_EQ(0, ksm_child_finish(&child));
+}
+
+/* The counters let go of what was swapped out, within a pass. */
+TEST_F_TIMEOUT(swap, swapped_pages_are_not_counted, KSM_TIMEOUT)
+{
+	ASSERT_TRUE(swap_out(self->addr, NR_PAGES));
+	ASSERT_EQ(0, ksm_scan(2));
+	EXPECT_EQ(0, ksm_get("pages_shared"));
+	EXPECT_EQ(0, ksm_get("pages_sharing"));
+	EXPECT_EQ(0, ksm_stat(0, "ksm_merging_pages"));
+	/* ksmd has no business in swap: it does not bring anything in. */
+	EXPECT_EQ(NR_PAGES, count_swapped(self->addr, NR_PAGES));
+	EXPECT_TRUE(ksm_pages_hold(self->addr, NR_PAGES, 1, 0));
+}
+
+TEST_F_TIMEOUT(swap, unmergeable_while_swapped, KSM_TIMEOUT)
+{
+	ASSERT_TRUE(swap_out(self->addr, NR_PAGES));
+	ASSERT_EQ(0, ksm_madvise(self->addr, NR_PAGES, MADV_UNMERGEABLE));
+	EXPECT_TRUE(ksm_pages_hold(self->addr, NR_PAGES, 1, 0));
+	EXPECT_EQ(0, ksm_count_merged(self->addr, NR_PAGES));
+}
+
+TEST_F_TIMEOUT(swap, run_2_while_swapped, KSM_TIMEOUT)
+{
+	ASSERT_TRUE(swap_out(self->addr, NR_PAGES));
+	ASSERT_EQ(0, ksm_write("run", "2"));
+	EXPECT_EQ(0, ksm_get("pages_shared"));
+	EXPECT_EQ(0, ksm_get("pages_sharing"));
+	EXPECT_TRUE(ksm_pages_hold(self->addr, NR_PAGES, 1, 0));
+	EXPECT_EQ(0, ksm_count_merged(self->addr, NR_PAGES));
+	EXPECT_EQ(0, ksm_write("max_page_sharing", "100"));
+}
+
+/* swapoff brings all of them back, by another way than a fault. */
+TEST_F_TIMEOUT(swap, swapoff_copies_too, KSM_TIMEOUT)
+{
+	if (!self->zram && !self->file)
+		SKIP(return, "the swap is not ours to turn off");
+	ASSERT_TRUE(swap_out(self->addr, NR_PAGES));
+	ASSERT_EQ(0, swapoff(self->zram ? ZRAM : SWAP_FILE));
+	EXPECT_EQ(0, count_swapped(self->addr, NR_PAGES));
+	ksm_fill(self->addr, 3);
+	EXPECT_TRUE(ksm_pages_hold(ksm_page(self->addr, 1), NR_PAGES - 1, 1, 0));
+	ksm_fill(self->addr, 1);
+	ASSERT_EQ(0, ksm_scan(3));
+	EXPECT_EQ(NR_PAGES - 1, ksm_get("pages_sharing"));
+}
+
+/* Read ahead, a merged page waits in the swap cache and is still a KSM page. */
+TEST_F_TIMEOUT(swap, willneed_then_touch, KSM_TIMEOUT)
+{
+	ASSERT_TRUE(swap_out(self->addr, NR_PAGES));
+	ASSERT_EQ(0, ksm_madvise(self->addr, NR_PAGES, MADV_WILLNEED));
+	ASSERT_EQ(0, ksm_scan(2));
+	EXPECT_TRUE(ksm_pages_hold(self->addr, NR_PAGES, 1, 0));
+	ksm_fill_pages(self->addr, NR_PAGES, 10, 1);
+	EXPECT_TRUE(ksm_pages_hold(self->addr, NR_PAGES, 10, 1));
+}
+
+/* A KSM page with one sharer left may be paged out by advice. */
+TEST_F_TIMEOUT(swap, pageout_of_a_single_sharer, KSM_TIMEOUT)
+{
+	ASSERT_EQ(0, munmap(ksm_page(self->addr, 1), (NR_PAGES - 1) * psize()));
+	for (int i = 0; i < 100 && !count_swapped(self->addr, 1); i++)
+		ASSERT_EQ(0, ksm_madvise(self->addr, 1, MADV_PAGEOUT));
+	EXPECT_EQ(1, count_swapped(self->addr, 1));
+	EXPECT_TRUE(ksm_holds(self->addr, 1));
+}
+
+/* In and out all the time while ksmd merges and the process writes. */
+TEST_F_TIMEOUT(swap, reclaim_while_scanning, KSM_TIMEOUT)
+{
+	long in = ksm_vmstat("pswpin");
+	double deadline = ksm_now() + KSM_HANG_SECS;
+
+	ASSERT_EQ(0, ksm_write("sleep_millisecs", "0"));
+	ASSERT_EQ(0, ksm_write("run", "1"));
+	for (int round = 0; round < 100 || ksm_vmstat("pswpin") < in + 20; round++) {
+		ASSERT_LT(ksm_now(), deadline);
+		ksm_spew(CGROUP "/memory.reclaim", "8M swappiness=200");
+		ksm_fill(ksm_page(self->addr, round % NR_PAGES), 50 + round % 2);
+		ASSERT_TRUE(ksm_holds(ksm_page(self->addr, round % NR_PAGES),
+				      50 + round % 2));
+		ksm_fill(ksm_page(self->addr, round % NR_PAGES), 1);
+		ASSERT_TRUE(ksm_pages_hold(self->addr, NR_PAGES, 1, 0));
+		usleep(10000);
+	}
+}
+
+TEST_HARNESS_MAIN

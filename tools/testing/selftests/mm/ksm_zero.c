@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * use_zero_pages: empty pages are merged with the kernel's zero page.
+ *
+ * Such a page is no KSM page any more; only its PTE tells that KSM put it there.
+ * So every way in which the PTE can go away must be seen by the counters, the
+ * one of the process and the one of the machine: each test ends at exactly 0.
+ */
+#include "ksm_util.h"
+
+#define NR_PAGES	32
+
+FIXTURE(zero)
+{
+	char *addr;
+};
+
+FIXTURE_SETUP(zero)
+{
+	const char *why_not = ksm_setup();
+
+	if (why_not)
+		SKIP(return, "%s", why_not);
+	ASSERT_EQ(0, ksm_write("use_zero_pages", "1"));
+	self->addr = ksm_map(NR_PAGES);
+	ASSERT_NE(MAP_FAILED, self->addr);
+	memset(self->addr, 0, NR_PAGES * psize());
+	ASSERT_EQ(0, ksm_madvise(self->addr, NR_PAGES, MADV_MERGEABLE));
+	ASSERT_EQ(0, ksm_scan(3));
+	ASSERT_EQ(NR_PAGES, ksm_stat(0, "ksm_zero_pages"));
+	ASSERT_EQ(NR_PAGES, ksm_get("ksm_zero_pages"));
+}
+
+FIXTURE_TEARDOWN_PARENT(zero)
+{
+	ksm_restore();
+}
+
+static void expect_zero_pages(struct __test_metadata *_metadata, long pages)
+{
+	EXPECT_EQ(pages, ksm_stat(0, "ksm_zero_pages"));
+	EXPECT_EQ(pages, ksm_get("ksm_zero_pages"));
+}
+
+static bool all_zero(const char *page)
+{
+	for (size_t i = 0; i < psize(); i++)
+		if (page[i])
+			return false;
+	return true;
+}
+
+static bool all_pages_zero(char *addr, size_t nr_pages)
+{
+	for (size_t i = 0; i < nr_pages; i++)
+		if (!all_zero(ksm_page(addr, i)))
+			return false;
+	return true;
+}
+
+/* They count on their own, not as shared, sharing or KSM pages. */
+TEST_F_TIMEOUT(zero, counted_apart, KSM_TIMEOUT)
+{
+	expect_zero_pages(_metadata, NR_PAGES);
+	EXPECT_EQ(0, ksm_get("pages_shared"));
+	EXPECT_EQ(0, ksm_get("pages_sharing"));
+	EXPECT_EQ(0, ksm_stat(0, "ksm_merging_pages"));
+	EXPECT_EQ(0, ksm_count_merged(self->addr, NR_PAGES));
+	for (int i = 1; i < NR_PAGES; i++)
+		EXPECT_EQ(ksm_pfn(self->addr), ksm_pfn(ksm_page(self->addr, i)));
+	/* Further passes do not count them again. */
+	ASSERT_EQ(0, ksm_scan(5));
+	expect_zero_pages(_metadata, NR_PAGES);
+	EXPECT_TRUE(all_pages_zero(self->addr, NR_PAGES));
+}
+
+TEST_F_TIMEOUT(zero, write_takes_one_off, KSM_TIMEOUT)
+{
+	for (int i = 0; i < NR_PAGES; i++) {
+		ksm_page(self->addr, i)[i] = 1;
+		expect_zero_pages(_metadata, NR_PAGES - i - 1);
+	}
+	for (int i = 0; i < NR_PAGES; i++) {
+		EXPECT_EQ(1, ksm_page(self->addr, i)[i]);
+		ksm_page(self->addr, i)[i] = 0;
+	}
+	EXPECT_TRUE(all_pages_zero(self->addr, NR_PAGES));
+	ASSERT_EQ(0, ksm_scan(3));
+	expect_zero_pages(_metadata, NR_PAGES);
+}
+
+TEST_F_TIMEOUT(zero, unmergeable_takes_them_off, KSM_TIMEOUT)
+{
+	ASSERT_EQ(0, ksm_madvise(self->addr, 10, MADV_UNMERGEABLE));
+	expect_zero_pages(_metadata, NR_PAGES - 10);
+	EXPECT_NE(ksm_pfn(self->addr), ksm_pfn(ksm_page(self->addr, 1)));
+	ASSERT_EQ(0, ksm_madvise(self->addr, NR_PAGES, MADV_UNMERGEABLE));
+	expect_zero_pages(_metadata, 0);
+	EXPECT_TRUE(all_pages_zero(self->addr, NR_PAGES));
+}
+
+TEST_F_TIMEOUT(zero, run_2_takes_them_off, KSM_TIMEOUT)
+{
+	ASSERT_EQ(0, ksm_write("run", "2"));
+	expect_zero_pages(_metadata, 0);
+	EXPECT_NE(ksm_pfn(self->addr), ksm_pfn(ksm_page(self->addr, 1)));
+	EXPECT_TRUE(all_pages_zero(self->addr, NR_PAGES));
+}
+
+TEST_F_TIMEOUT(zero, prctl_off_takes_them_off, KSM_TIMEOUT)
+{
+	ASSERT_EQ(0, prctl(PR_SET_MEMORY_MERGE, 1, 0, 0, 0));
+	ASSERT_EQ(0, prctl(PR_SET_MEMORY_MERGE, 0, 0, 0, 0));
+	expect_zero_pages(_metadata, 0);
+	EXPECT_TRUE(all_pages_zero(self->addr, NR_PAGES));
+}
+
+TEST_F_TIMEOUT(zero, munmap_and_dontneed_take_them_off, KSM_TIMEOUT)
+{
+	ASSERT_EQ(0, munmap(self->addr, 4 * psize()));
+	expect_zero_pages(_metadata, NR_PAGES - 4);
+	ASSERT_EQ(0, ksm_madvise(ksm_page(self->addr, 4), 8, MADV_DONTNEED));
+	expect_zero_pages(_metadata, NR_PAGES - 12);
+	/* Reading maps the zero page again, but now it is not KSM's doing. */
+	EXPECT_TRUE(all_pages_zero(ksm_page(self->addr, 4), NR_PAGES - 4));
+	expect_zero_pages(_metadata, NR_PAGES - 12);
+	ASSERT_EQ(0, munmap(self->addr, NR_PAGES * psize()));
+	expect_zero_pages(_metadata, 0);
+}
+
+TEST_F_TIMEOUT(zero, mremap_keeps_the_count_true, KSM_TIMEOUT)
+{
+	char *to = ksm_map(NR_PAGES);
+
+	ASSERT_NE(MAP_FAILED, to);
+	ASSERT_EQ(to, mremap(self->addr, NR_PAGES * psize(), NR_PAGES * psize(),
+			     MREMAP_MAYMOVE | MREMAP_FIXED, to));
+	EXPECT_TRUE(all_pages_zero(to, NR_PAGES));
+	EXPECT_EQ(ksm_get("ksm_zero_pages"), ksm_stat(0, "ksm_zero_pages"));
+	ASSERT_EQ(0, munmap(to, NR_PAGES * psize()));
+	expect_zero_pages(_metadata, 0);
+}
+
+/* A fork copies the PTEs, so the child has as many; the two then go apart. */
+TEST_F_TIMEOUT(zero, fork_copies_the_count, KSM_TIMEOUT)
+{
+	struct ksm_child child;
+
+	if (ksm_child_fork(&child)) {
+		if (ksm_stat(0, "ksm_zero_pages") != NR_PAGES)
+			_exit(1);
+		*self->addr = 1;
+		if (ksm_stat(0, "ksm_zero_pages") != NR_PAGES - 1)
+			_exit(2);
+		ksm_child_pause(&child);
+		_exit(*self->addr == 1 ? 0 : 3);
+	}
+	ASSERT_TRUE(ksm_child_wait(&child));
+	EXPECT_EQ(2 * NR_PAGES - 1, ksm_get("ksm_zero_pages"));
+	EXPECT_EQ(NR_PAGES, ksm_stat(0, "ksm_zero_pages"));
+	EXPECT_TRUE(all_zero(self->addr));
+	EXPECT_EQ(0, ksm_child_finish(&child));
+	expect_zero_pages(_metadata, NR_PAGES);
+}
+
+TEST_F_TIMEOUT(zero, exit_takes_them_off, KSM_TIMEOUT)
+{
+	struct ksm_child child;
+
+	if (ksm_child_fork(&child)) {
+		char *addr = ksm_map(8);
+
+		memset(addr, 0, 8 * psize());
+		ksm_madvise(addr, 8, MADV_MERGEABLE);
+		ksm_child_pause(&child);
+		_exit(!all_pages_zero(addr, 8));
+	}
+	ASSERT_TRUE(ksm_child_wait(&child));
+	ASSERT_EQ(0, ksm_scan(3));
+	EXPECT_EQ(2 * NR_PAGES + 8, ksm_get("ksm_zero_pages"));
+	EXPECT_EQ(0, ksm_child_finish(&child));
+	expect_zero_pages(_metadata, NR_PAGES);
+}
+
+/* A huge page made of such a range has no such PTEs any more. */
+TEST_F_TIMEOUT(zero, collapse_takes_them_off, KSM_TIMEOUT)
+{
+	size_t huge = read_pmd_pagesize(), len = 2 * huge;
+	char *map, *addr;
+
+	if (!huge)
+		SKIP(return, "kernel without huge pages");
+	ASSERT_EQ(0, munmap(self->addr, NR_PAGES * psize()));
+	map = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+		   -1, 0);
+	ASSERT_NE(MAP_FAILED, map);
+	addr = (char *)(((unsigned long)map + huge - 1) & ~(huge - 1));
+	ASSERT_EQ(0, madvise(addr, huge, MADV_NOHUGEPAGE));
+	ksm_fill_pages(addr, huge / psize(), 1, 1);
+	memset(addr, 0, 16 * psize());
+	ASSERT_EQ(0, madvise(addr, huge, MADV_MERGEABLE));
+	ASSERT_EQ(0, ksm_scan(3));
+	ASSERT_EQ(16, ksm_stat(0, "ksm_zero_pages"));
+	ASSERT_EQ(0, madvise(addr, huge, MADV_HUGEPAGE));
+	ASSERT_EQ(0, madvise(addr, huge, MADV_COLLAPSE));
+	expect_zero_pages(_metadata, 0);
+	EXPECT_TRUE(all_pages_zero(addr, 16));
+	EXPECT_TRUE(ksm_pages_hold(ksm_page(addr, 16), huge / psize() - 16, 17, 1));
+}
+
+/* Turned off, empty pages are pages like others. */
+TEST_F_TIMEOUT(zero, off_means_ordinary_merging, KSM_TIMEOUT)
+{
+	ASSERT_EQ(0, ksm_write("run", "2"));
+	ASSERT_EQ(0, ksm_write("use_zero_pages", "0"));
+	ASSERT_EQ(0, ksm_scan(3));
+	expect_zero_pages(_metadata, 0);
+	EXPECT_EQ(1, ksm_get("pages_shared"));
+	EXPECT_EQ(NR_PAGES - 1, ksm_get("pages_sharing"));
+	EXPECT_TRUE(all_pages_zero(self->addr, NR_PAGES));
+
+	/* Turning it on later does not touch what is merged already. */
+	ASSERT_EQ(0, ksm_write("use_zero_pages", "1"));
+	ASSERT_EQ(0, ksm_scan(3));
+	EXPECT_EQ(NR_PAGES - 1, ksm_get("pages_sharing"));
+	expect_zero_pages(_metadata, 0);
+}
+
+TEST_HARNESS_MAIN
