@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What the rest of the kernel calls of kernel samepage merging. Contracts are with
+ * the functions, in mm/ksm.c and mm/ksm/rmap.c.
+ */
+#ifndef __LINUX_KSM_H
+#define __LINUX_KSM_H
+
+#include <linux/bitops.h>
+#include <linux/mm.h>
+#include <linux/pagemap.h>
+#include <linux/rmap.h>
+#include <linux/sched.h>
+
+#ifdef CONFIG_KSM
+
+/* Which areas take part. */
+int ksm_madvise(struct vm_area_struct *vma, unsigned long start,
+		unsigned long end, int advice, vm_flags_t *vm_flags);
+vma_flags_t ksm_vma_flags(struct mm_struct *mm, const struct file *file,
+			  vma_flags_t vma_flags);
+int ksm_enable_merge_any(struct mm_struct *mm);
+int ksm_disable_merge_any(struct mm_struct *mm);
+int ksm_disable(struct mm_struct *mm);
+
+/* The life of an mm. */
+int __ksm_enter(struct mm_struct *mm);
+void __ksm_exit(struct mm_struct *mm);
+
+/* The life of a KSM folio. */
+struct folio *ksm_might_need_to_copy(struct folio *folio,
+				     struct vm_area_struct *vma,
+				     unsigned long addr);
+void rmap_walk_ksm(struct folio *folio, struct rmap_walk_control *rwc);
+void folio_migrate_ksm(struct folio *newfolio, struct folio *folio);
+void collect_procs_ksm(const struct folio *folio, const struct page *page,
+		       struct list_head *to_kill, int force_early);
+
+/* For /proc/PID/ksm_stat. */
+long ksm_process_profit(struct mm_struct *mm);
+bool ksm_process_mergeable(struct mm_struct *mm);
+
+/*
+ * Zero pages that KSM has mapped are counted, in all and for each mm, and can be
+ * unmerged. What tells them from zero pages that a read fault has mapped is the dirty
+ * bit of the PTE, of which a read-only mapping of nothing has no other use.
+ */
+extern atomic_long_t ksm_zero_pages;
+
+#define is_ksm_zero_pte(pte)	(pte_dirty(pte) && is_zero_pfn(pte_pfn(pte)))
+
+static inline long mm_ksm_zero_pages(struct mm_struct *mm)
+{
+	return atomic_long_read(&mm->ksm_zero_pages);
+}
+
+static inline void ksm_map_zero_page(struct mm_struct *mm)
+{
+	atomic_long_inc(&mm->ksm_zero_pages);
+	atomic_long_inc(&ksm_zero_pages);
+}
+
+/* To be called with each PTE that is taken away, under the page table lock. */
+static inline void ksm_might_unmap_zero_page(struct mm_struct *mm, pte_t pte)
+{
+	if (!is_ksm_zero_pte(pte))
+		return;
+	atomic_long_dec(&mm->ksm_zero_pages);
+	atomic_long_dec(&ksm_zero_pages);
+}
+
+/*
+ * A child has its parent's page tables, with KSM's zero pages in them, but no rmap
+ * items yet. If it cannot be registered then it just does not merge.
+ */
+static inline void ksm_fork(struct mm_struct *mm, struct mm_struct *oldmm)
+{
+	if (!mm_flags_test(MMF_VM_MERGEABLE, oldmm))
+		return;
+	mm->ksm_rmap_items = 0;
+	mm->ksm_merging_pages = 0;
+	atomic_long_add(mm_ksm_zero_pages(mm), &ksm_zero_pages);
+	__ksm_enter(mm);
+}
+
+/* The wish to have everything merged outlives an exec. */
+static inline int ksm_execve(struct mm_struct *mm)
+{
+	return mm_flags_test(MMF_VM_MERGE_ANY, mm) ? __ksm_enter(mm) : 0;
+}
+
+static inline void ksm_exit(struct mm_struct *mm)
+{
+	if (mm_flags_test(MMF_VM_MERGEABLE, mm))
+		__ksm_exit(mm);
+}
+
+#else /* !CONFIG_KSM */
+
+static inline vma_flags_t ksm_vma_flags(struct mm_struct *mm,
+					const struct file *file,
+					vma_flags_t vma_flags)
+{
+	return vma_flags;
+}
+
+static inline int ksm_disable(struct mm_struct *mm)
+{
+	return 0;
+}
+
+static inline int ksm_execve(struct mm_struct *mm)
+{
+	return 0;
+}
+
+static inline void ksm_fork(struct mm_struct *mm, struct mm_struct *oldmm) { }
+static inline void ksm_exit(struct mm_struct *mm) { }
+static inline void ksm_might_unmap_zero_page(struct mm_struct *mm, pte_t pte) { }
+static inline void collect_procs_ksm(const struct folio *folio,
+				     const struct page *page,
+				     struct list_head *to_kill, int force_early) { }
+
+#ifdef CONFIG_MMU
+static inline int ksm_madvise(struct vm_area_struct *vma, unsigned long start,
+			      unsigned long end, int advice, vm_flags_t *vm_flags)
+{
+	return 0;
+}
+
+static inline struct folio *ksm_might_need_to_copy(struct folio *folio,
+						   struct vm_area_struct *vma,
+						   unsigned long addr)
+{
+	return folio;
+}
+
+static inline void rmap_walk_ksm(struct folio *folio,
+				 struct rmap_walk_control *rwc) { }
+static inline void folio_migrate_ksm(struct folio *newfolio,
+				     struct folio *folio) { }
+#endif /* CONFIG_MMU */
+#endif /* !CONFIG_KSM */
+
+#endif /* __LINUX_KSM_H */

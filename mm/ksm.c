@@ -1,0 +1,329 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Kernel samepage merging: what the rest of the kernel calls.
+ *
+ * A program offers anonymous memory, by madvise(MADV_MERGEABLE) or, all it has, by
+ * prctl(PR_SET_MEMORY_MERGE). ksmd looks for pages of equal content in what was
+ * offered, maps one write-protected page in place of them, and gives the others
+ * back. Who writes to such a page gets a copy of his own.
+ *
+ * Here is the front door: which areas take part, and which mms are registered. The
+ * engine is in mm/ksm/, and Documentation/mm/ksm.rst explains it.
+ */
+#include <linux/errno.h>
+#include <linux/export.h>
+#include <linux/fs.h>
+#include <linux/init.h>
+#include <linux/ksm.h>
+#include <linux/mm.h>
+#include <linux/mman.h>
+#include <linux/sched/mm.h>
+
+#include "ksm/ksm_internal.h"
+#include "ksm/ksm.h"
+
+#define CREATE_TRACE_POINTS
+#include <trace/events/ksm.h>
+
+struct ksm_engine ksm_engine;
+
+/* Zero pages mapped by KSM, in all mms. */
+atomic_long_t ksm_zero_pages = ATOMIC_LONG_INIT(0);
+
+/* Has the engine come up? Until then nobody can register. */
+static bool ksm_is_up(void)
+{
+	return ksm_engine.shards;
+}
+
+/* Can pages of such an area be anonymous, private, and of the ordinary kind? */
+static bool ksm_area_fits(const struct file *file, vma_flags_t flags)
+{
+	if (vma_flags_test_any(&flags, VMA_SHARED_BIT, VMA_MAYSHARE_BIT,
+			       VMA_HUGETLB_BIT) ||
+	    vma_flags_test_any_mask(&flags, VMA_SPECIAL_FLAGS) ||
+	    vma_flags_test_single_mask(&flags, VMA_DROPPABLE) ||
+	    file_is_dax(file))
+		return false;
+	/* Page table bits that say how a page may be accessed, not just whether. */
+#ifdef VM_SAO
+	if (vma_flags_test(&flags, VMA_SAO_BIT))
+		return false;
+#endif
+#ifdef VM_SPARC_ADI
+	if (vma_flags_test(&flags, VMA_SPARC_ADI_BIT))
+		return false;
+#endif
+	return true;
+}
+
+static bool ksm_area_wants(const struct file *file, vma_flags_t flags)
+{
+	return !vma_flags_test(&flags, VMA_MERGEABLE_BIT) &&
+	       ksm_area_fits(file, flags);
+}
+
+static int ksm_register(struct mm_struct *mm)
+{
+	return mm_flags_test(MMF_VM_MERGEABLE, mm) ? 0 : __ksm_enter(mm);
+}
+
+/**
+ * ksm_vma_flags() - flags of a new area in a process that offers all it has
+ * @mm: the process's mm, its mmap_lock held for writing
+ * @file: what is to be mapped, or NULL
+ * @vma_flags: flags of the area so far
+ *
+ * Registering @mm is tried once more if ksmd has forgotten it for having nothing to
+ * merge; if that fails there will be other areas.
+ *
+ * Return: the flags, with VM_MERGEABLE if the area is to be offered.
+ */
+vma_flags_t ksm_vma_flags(struct mm_struct *mm, const struct file *file,
+			  vma_flags_t vma_flags)
+{
+	if (mm_flags_test(MMF_VM_MERGE_ANY, mm) &&
+	    ksm_area_wants(file, vma_flags)) {
+		vma_flags_set(&vma_flags, VMA_MERGEABLE_BIT);
+		ksm_register(mm);
+	}
+	return vma_flags;
+}
+
+static void ksm_offer_all(struct mm_struct *mm)
+{
+	struct vm_area_struct *vma;
+
+	VMA_ITERATOR(vmi, mm, 0);
+	for_each_vma(vmi, vma)
+		if (ksm_area_wants(vma->vm_file, vma->flags))
+			vm_flags_set(vma, VM_MERGEABLE);
+}
+
+static int ksm_withdraw(struct vm_area_struct *vma, unsigned long start,
+			unsigned long end)
+{
+	return vma->anon_vma ? ksm_merge_break(vma, start, end, true) : 0;
+}
+
+static int ksm_withdraw_all(struct mm_struct *mm)
+{
+	struct vm_area_struct *vma;
+	int err;
+
+	VMA_ITERATOR(vmi, mm, 0);
+	for_each_vma(vmi, vma) {
+		if (!(vma->vm_flags & VM_MERGEABLE))
+			continue;
+		err = ksm_withdraw(vma, vma->vm_start, vma->vm_end);
+		if (err)
+			return err;
+		vm_flags_clear(vma, VM_MERGEABLE);
+	}
+	return 0;
+}
+
+/**
+ * ksm_enable_merge_any() - offer all that a process has and will have
+ * @mm: its mm, with mmap_lock held for writing
+ *
+ * Return: 0; -ENOMEM, and nothing changed.
+ */
+int ksm_enable_merge_any(struct mm_struct *mm)
+{
+	int err;
+
+	mmap_assert_write_locked(mm);
+	if (mm_flags_test(MMF_VM_MERGE_ANY, mm))
+		return 0;
+	err = ksm_register(mm);
+	if (err)
+		return err;
+	mm_flags_set(MMF_VM_MERGE_ANY, mm);
+	ksm_offer_all(mm);
+	return 0;
+}
+
+/**
+ * ksm_disable_merge_any() - take back the offer, and all merged pages with it
+ * @mm: the mm, with mmap_lock held for writing
+ *
+ * Areas that were offered by madvise() are withdrawn too.
+ *
+ * Return: 0; -ENOMEM or -ERESTARTSYS, with everything offered as before.
+ */
+int ksm_disable_merge_any(struct mm_struct *mm)
+{
+	int err;
+
+	mmap_assert_write_locked(mm);
+	if (!mm_flags_test(MMF_VM_MERGE_ANY, mm))
+		return 0;
+	err = ksm_withdraw_all(mm);
+	if (err)
+		ksm_offer_all(mm);
+	else
+		mm_flags_clear(MMF_VM_MERGE_ANY, mm);
+	return err;
+}
+
+/**
+ * ksm_disable() - unmerge an mm for good, because its pages cannot be shared
+ * @mm: the mm, with mmap_lock held for writing
+ *
+ * Return: 0, -ENOMEM or -ERESTARTSYS.
+ */
+int ksm_disable(struct mm_struct *mm)
+{
+	mmap_assert_write_locked(mm);
+	if (!mm_flags_test(MMF_VM_MERGEABLE, mm))
+		return 0;
+	if (mm_flags_test(MMF_VM_MERGE_ANY, mm))
+		return ksm_disable_merge_any(mm);
+	return ksm_withdraw_all(mm);
+}
+
+static int ksm_madvise_mergeable(struct vm_area_struct *vma, vm_flags_t *vm_flags)
+{
+	int err;
+
+	/* An area that does not fit is not an error: it is advice. */
+	if (!ksm_area_wants(vma->vm_file, vma->flags))
+		return 0;
+	err = ksm_register(vma->vm_mm);
+	if (!err)
+		*vm_flags |= VM_MERGEABLE;
+	return err;
+}
+
+static int ksm_madvise_unmergeable(struct vm_area_struct *vma,
+				   unsigned long start, unsigned long end,
+				   vm_flags_t *vm_flags)
+{
+	int err;
+
+	if (!(*vm_flags & VM_MERGEABLE))
+		return 0;
+	err = ksm_withdraw(vma, start, end);
+	if (!err)
+		*vm_flags &= ~VM_MERGEABLE;
+	return err;
+}
+
+/**
+ * ksm_madvise() - MADV_MERGEABLE and MADV_UNMERGEABLE
+ * @vma: the area; its mm's mmap_lock is held for writing
+ * @start: start of the range in it
+ * @end: end of the range
+ * @advice: which of the two; any other is ignored
+ * @vm_flags: flags of the range, to be changed
+ *
+ * Context: may sleep, and fault.
+ * Return: 0; -ENOMEM; -ERESTARTSYS when a signal is pending.
+ */
+int ksm_madvise(struct vm_area_struct *vma, unsigned long start,
+		unsigned long end, int advice, vm_flags_t *vm_flags)
+{
+	if (advice == MADV_MERGEABLE)
+		return ksm_madvise_mergeable(vma, vm_flags);
+	if (advice == MADV_UNMERGEABLE)
+		return ksm_madvise_unmergeable(vma, start, end, vm_flags);
+	return 0;
+}
+EXPORT_SYMBOL_GPL(ksm_madvise);
+
+/**
+ * __ksm_enter() - register an mm
+ * @mm: the mm, not registered, with mmap_lock held for writing
+ *
+ * Return: 0 or -ENOMEM.
+ */
+int __ksm_enter(struct mm_struct *mm)
+{
+	int err;
+
+	if (!ksm_is_up())
+		return -ENOMEM;
+	err = ksm_registry_add(&ksm_engine, mm);
+	if (err)
+		return err;
+	/* ksmd sleeps for good only while there is no mm. */
+	if (wq_has_sleeper(&ksm_engine.idle_wait))
+		wake_up_interruptible(&ksm_engine.idle_wait);
+	trace_ksm_enter(mm);
+	return 0;
+}
+
+/**
+ * __ksm_exit() - the pages of a registered mm are about to go
+ * @mm: the mm; mm_users is 0 and mmap_lock not held, unless an exec has failed early
+ *
+ * ksmd, and whoever unmerges, leave an mm alone when they find mm_users 0. Taking
+ * mmap_lock waits for one who looked before. After a failed exec nothing is torn
+ * down yet, the lock is held already, and mm_users is not 0: it is enough to wait
+ * when the mm comes here again to be torn down.
+ */
+void __ksm_exit(struct mm_struct *mm)
+{
+	bool busy = ksm_registry_exit(&ksm_engine, mm);
+
+	if (busy && !atomic_read(&mm->mm_users)) {
+		mmap_write_lock(mm);
+		mmap_write_unlock(mm);
+	}
+	trace_ksm_exit(mm);
+}
+
+#ifdef CONFIG_PROC_FS
+/**
+ * ksm_process_mergeable() - has a process anything that may be merged?
+ * @mm: its mm, with mmap_lock held
+ */
+bool ksm_process_mergeable(struct mm_struct *mm)
+{
+	struct vm_area_struct *vma;
+
+	mmap_assert_locked(mm);
+	VMA_ITERATOR(vmi, mm, 0);
+	for_each_vma(vmi, vma)
+		if (vma->vm_flags & VM_MERGEABLE)
+			return true;
+	return false;
+}
+
+/**
+ * ksm_process_profit() - memory that merging saves a process
+ * @mm: its mm
+ *
+ * Return: bytes, less those that the engine spends on remembering its pages.
+ */
+long ksm_process_profit(struct mm_struct *mm)
+{
+	long pages = mm->ksm_merging_pages + mm_ksm_zero_pages(mm);
+
+	return pages * (long)PAGE_SIZE - ksm_registry_metadata(&ksm_engine, mm);
+}
+#endif /* CONFIG_PROC_FS */
+
+static int __init ksm_init(void)
+{
+	struct task_struct *ksmd;
+	int err;
+
+	err = ksm_caches_create() ?: ksm_engine_init(&ksm_engine, totalram_pages());
+	if (err)
+		return err;
+	if (!IS_ENABLED(CONFIG_SYSFS))
+		ksm_engine.run = KSM_RUN_MERGE;	/* nobody could start it */
+	ksmd = kthread_run(ksm_daemon, &ksm_engine, "ksmd");
+	if (IS_ERR(ksmd)) {
+		pr_err("ksm: cannot start ksmd: %pe\n", ksmd);
+		return PTR_ERR(ksmd);
+	}
+	ksm_hotplug_init();
+	err = ksm_sysfs_init();
+	if (err)
+		pr_err("ksm: cannot create sysfs files: %d\n", err);
+	return err;
+}
+subsys_initcall(ksm_init);

@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Chunks: the slots for the pages under one page table.
+ *
+ * A chunk exists while any of its slots is in use. To "retire" a slot is to forget
+ * its page: the item in it leaves the tree that it is in, which for the stable tree
+ * takes the folio lock, and the slot is cleared.
+ *
+ * Chunks are their worker's own: the caller holds the engine mutex. Retiring may
+ * sleep; mmap_lock may be held or not.
+ */
+#include "ksm_internal.h"
+#include "ksm.h"
+
+static unsigned long ksm_chunk_index(unsigned long addr)
+{
+	return addr >> PMD_SHIFT;
+}
+
+static u64 *ksm_chunk_slot(struct ksm_chunk *chunk, unsigned long addr)
+{
+	return &chunk->slots[(addr - chunk->base) >> PAGE_SHIFT];
+}
+
+/**
+ * ksm_chunk_find() - the chunk that an address is in
+ * @kmm: the mm
+ * @addr: the address
+ *
+ * Return: the chunk, or NULL if nothing is remembered of the pages there.
+ */
+struct ksm_chunk *ksm_chunk_find(struct ksm_mm *kmm, unsigned long addr)
+{
+	return xa_load(&kmm->chunks, ksm_chunk_index(addr));
+}
+
+/**
+ * ksm_chunk_get() - the chunk that an address is in, made if need be
+ * @kmm: the mm
+ * @addr: the address
+ *
+ * A chunk that no slot of is used afterwards is to be dropped by
+ * ksm_chunk_retire().
+ *
+ * Context: may sleep.
+ * Return: the chunk; NULL, and nothing changed, when there is no memory.
+ */
+struct ksm_chunk *ksm_chunk_get(struct ksm_mm *kmm, unsigned long addr)
+{
+	const gfp_t gfp = GFP_KERNEL | __GFP_NORETRY | __GFP_NOWARN;
+	struct ksm_chunk *chunk = ksm_chunk_find(kmm, addr);
+
+	if (chunk)
+		return chunk;
+	chunk = kzalloc(sizeof(*chunk), gfp);
+	if (!chunk)
+		return NULL;
+	chunk->base = addr & PMD_MASK;
+	chunk->slots = kcalloc(PTRS_PER_PTE, sizeof(*chunk->slots), gfp);
+	if (!chunk->slots ||
+	    xa_err(xa_store(&kmm->chunks, ksm_chunk_index(addr), chunk, gfp))) {
+		kfree(chunk->slots);
+		kfree(chunk);
+		return NULL;
+	}
+	atomic_long_inc(&kmm->nr_chunks);
+	ksm_stat_add(kmm->engine, KSM_STAT_CHUNKS, 1);
+	return chunk;
+}
+
+static void ksm_chunk_free(struct ksm_mm *kmm, struct ksm_chunk *chunk)
+{
+	xa_erase(&kmm->chunks, ksm_chunk_index(chunk->base));
+	atomic_long_dec(&kmm->nr_chunks);
+	ksm_stat_add(kmm->engine, KSM_STAT_CHUNKS, -1);
+	kfree(chunk->slots);
+	kfree(chunk);
+}
+
+/* One past the last address of @chunk that lies below @end; 0 stands for 2^BITS. */
+static unsigned long ksm_chunk_last(struct ksm_chunk *chunk, unsigned long end)
+{
+	return min(chunk->base + PMD_SIZE - 1, end - 1);
+}
+
+/**
+ * ksm_chunk_next_used() - find the first page in a range of which anything is known
+ * @kmm: the mm
+ * @start: start of the range
+ * @end: end of the range
+ *
+ * Costs nothing where there are no chunks, be it terabytes.
+ *
+ * Context: does not sleep.
+ * Return: its address, or @end.
+ */
+unsigned long ksm_chunk_next_used(struct ksm_mm *kmm, unsigned long start,
+				  unsigned long end)
+{
+	unsigned long index = ksm_chunk_index(start);
+	struct ksm_chunk *chunk;
+	unsigned long addr;
+
+	if (start >= end)
+		return end;
+	xa_for_each_range(&kmm->chunks, index, chunk, index,
+			  ksm_chunk_index(end - 1)) {
+		for (addr = max(start, chunk->base);
+		     addr <= ksm_chunk_last(chunk, end); addr += PAGE_SIZE)
+			if (*ksm_chunk_slot(chunk, addr))
+				return addr;
+	}
+	return end;
+}
+
+/* The folio of @node is locked, or @node is stale and @folio NULL. */
+static void ksm_chunk_leave_node(struct ksm_engine *engine,
+				 struct ksm_rmap_item *item, struct folio *folio)
+{
+	struct ksm_stable_node *node = item->stable.node;
+	struct ksm_shard *shard = ksm_shard(engine, node->entry.key.hash);
+	struct anon_vma *anon_vma;
+	bool orphan = false;
+	LIST_HEAD(dead);
+
+	spin_lock(&shard->lock);
+	trace_ksm_remove_rmap_item(node->pfn, item, item->owner->slot.mm);
+	anon_vma = ksm_item_detach(engine, item);
+	ksm_chain_has_room(node);
+	if (!folio || (!node->entry.nr && !folio_mapped(folio) &&
+		       !folio_test_swapcache(folio))) {
+		/* Gone, or to be gone with our reference. */
+		ksm_stable_unlink(engine, shard, node, &dead);
+		if (folio)
+			ksm_node_bind(folio, NULL);
+	} else {
+		orphan = !node->entry.nr;
+	}
+	spin_unlock(&shard->lock);
+
+	if (orphan)
+		ksm_node_orphan(engine, node);
+	if (anon_vma)
+		put_anon_vma(anon_vma);
+	ksm_stable_reap(engine, &dead);
+}
+
+/**
+ * ksm_chunk_untree() - take an item out of the tree that it is in
+ * @engine: the engine
+ * @item: an item of an mm that the caller is the worker of; IDLE afterwards
+ *
+ * Context: may sleep, for the folio lock and for another worker's claim.
+ */
+void ksm_chunk_untree(struct ksm_engine *engine, struct ksm_rmap_item *item)
+{
+	struct ksm_shard *shard;
+	struct folio *folio;
+
+	lockdep_assert_held(&engine->mutex);
+	if (ksm_item_state(item) == KSM_ITEM_UNSTABLE) {
+		shard = ksm_shard(engine, item->unstable.key.hash);
+		spin_lock(&shard->lock);
+		ksm_unstable_erase(engine, shard, item);
+		spin_unlock(&shard->lock);
+	}
+	if (ksm_item_state(item) == KSM_ITEM_CLAIMED)
+		wait_var_event(&item->owner->claims,
+			       !atomic_read(&item->owner->claims));
+	if (ksm_item_state(item) == KSM_ITEM_STABLE) {
+		folio = ksm_node_lock_folio(item->stable.node);
+		ksm_chunk_leave_node(engine, item, folio);
+		if (folio) {
+			folio_unlock(folio);
+			folio_put(folio);
+		}
+	}
+}
+
+/**
+ * ksm_chunk_retire_slot() - forget one page
+ * @kmm: the mm
+ * @chunk: the chunk that @addr is in, which stays, even if empty
+ * @addr: where the page was
+ */
+void ksm_chunk_retire_slot(struct ksm_mm *kmm, struct ksm_chunk *chunk,
+			   unsigned long addr)
+{
+	u64 *slot = ksm_chunk_slot(chunk, addr);
+	struct ksm_rmap_item *item = ksm_slot_item(*slot);
+
+	if (item)
+		ksm_chunk_untree(kmm->engine, item);
+	ksm_slot_clear(kmm, chunk, slot);
+}
+
+/**
+ * ksm_chunk_retire() - forget all pages in a range, and drop empty chunks
+ * @kmm: the mm
+ * @start: start of the range
+ * @end: end of the range
+ */
+void ksm_chunk_retire(struct ksm_mm *kmm, unsigned long start,
+		      unsigned long end)
+{
+	unsigned long index = ksm_chunk_index(start);
+	struct ksm_chunk *chunk;
+	unsigned long addr;
+
+	lockdep_assert_held(&kmm->engine->mutex);
+	if (start >= end)
+		return;
+	xa_for_each_range(&kmm->chunks, index, chunk, index,
+			  ksm_chunk_index(end - 1)) {
+		for (addr = max(start, chunk->base);
+		     addr <= ksm_chunk_last(chunk, end); addr += PAGE_SIZE)
+			ksm_chunk_retire_slot(kmm, chunk, addr);
+		if (!chunk->nr)
+			ksm_chunk_free(kmm, chunk);
+		cond_resched();
+	}
+}

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The life of an engine: one for the kernel, a new one for each test.
+ */
+#include "ksm_internal.h"
+#include "ksm.h"
+
+static const struct ksm_knobs ksm_default_knobs = {
+	.sleep_millisecs = 20,
+	.pages_to_scan = KSM_DEFAULT_PAGES_TO_SCAN,
+	.merge_across_nodes = 1,
+	.max_page_sharing = 256,
+	.prune_millisecs = 2000,
+	.smart_scan = true,
+	.advisor_max_cpu = 70,
+	.advisor_min_pages = 500,
+	.advisor_max_pages = 30000,
+	.advisor_target_secs = 200,
+};
+
+/**
+ * ksm_caches_create() - make the slab caches that all engines share
+ *
+ * Return: 0, or -ENOMEM.
+ */
+int ksm_caches_create(void)
+{
+	return ksm_item_create_cache() ?: ksm_node_create_cache() ?:
+	       ksm_registry_create_cache();
+}
+
+/**
+ * ksm_engine_init() - make an engine, stopped and with the default settings
+ * @engine: room for it
+ * @nr_pages: memory that it may have to scan, for the size of its trees
+ *
+ * Context: may sleep.
+ * Return: 0; -ENOMEM, and nothing to be undone.
+ */
+int ksm_engine_init(struct ksm_engine *engine, unsigned long nr_pages)
+{
+	unsigned int i;
+
+	memset(engine, 0, sizeof(*engine));
+	engine->shard_bits = ksm_policy_shard_bits(nr_pages);
+	engine->shards = kvcalloc(1UL << engine->shard_bits,
+				  sizeof(*engine->shards), GFP_KERNEL);
+	if (!engine->shards)
+		return -ENOMEM;
+	for (i = 0; i < 1U << engine->shard_bits; i++)
+		spin_lock_init(&engine->shards[i].lock);
+
+	engine->seed = get_random_u64();
+	engine->zero_hash = xxh64(page_address(ZERO_PAGE(0)), PAGE_SIZE,
+				  engine->seed);
+	engine->knobs = ksm_default_knobs;
+	engine->worker.engine = engine;
+	spin_lock_init(&engine->registry.lock);
+	hash_init(engine->registry.hash);
+	INIT_LIST_HEAD(&engine->registry.mms);
+	INIT_LIST_HEAD(&engine->orphans);
+	spin_lock_init(&engine->orphan_lock);
+	mutex_init(&engine->mutex);
+	init_waitqueue_head(&engine->sleep_wait);
+	init_waitqueue_head(&engine->idle_wait);
+	return 0;
+}
+
+/**
+ * ksm_engine_destroy() - free what an engine holds
+ * @engine: the engine, with no mm registered and empty trees
+ */
+void ksm_engine_destroy(struct ksm_engine *engine)
+{
+	WARN_ON_ONCE(!ksm_registry_empty(engine));
+	ksm_chain_free(engine->worker.spare);
+	kvfree(engine->shards);
+}

@@ -1,0 +1,372 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Life and state of slots, sightings and rmap items.
+ *
+ * A page that was merely seen costs eight bytes: its slot in the chunk, which then
+ * holds a sighting, that is most of a hash and a little history in one word. Only
+ * a page that enters a tree gets an rmap item, and its slot the pointer to it.
+ *
+ *	slot	0			nothing known
+ *		... .... 1		sighting:
+ *			63..16 hash, 12..11 calm, 10..9 cows, 8..5 skips, 4..1 age
+ *		pointer			rmap item
+ *
+ *	item->tagged	address, 11..10 cows, 9..6 skips, 5..2 age, 1..0 state
+ *
+ * Slots, and items that are IDLE, are their worker's own. The state of an item is
+ * changed here and nowhere else, under the lock of the shard that it is, or comes
+ * to be, in; and the counters move with it:
+ *
+ *	IDLE <-> UNSTABLE -> CLAIMED -> IDLE or STABLE
+ *	IDLE <-> STABLE
+ */
+#include "ksm_internal.h"
+#include "ksm.h"
+
+#define KSM_SIGHTING		BIT_ULL(0)
+#define KSM_SIGHTING_AGE	GENMASK_ULL(4, 1)
+#define KSM_SIGHTING_SKIPS	GENMASK_ULL(8, 5)
+#define KSM_SIGHTING_COWS	GENMASK_ULL(10, 9)
+#define KSM_SIGHTING_CALM	GENMASK_ULL(12, 11)
+#define KSM_SIGHTING_HASH	GENMASK_ULL(63, 16)
+
+#define KSM_ITEM_STATE		GENMASK(1, 0)
+#define KSM_ITEM_AGE		GENMASK(5, 2)
+#define KSM_ITEM_SKIPS		GENMASK(9, 6)
+#define KSM_ITEM_COWS		GENMASK(11, 10)
+static_assert(PAGE_SHIFT >= 12);
+
+static struct kmem_cache *ksm_item_cache;
+
+/**
+ * ksm_item_create_cache() - make the slab cache for rmap items
+ *
+ * Return: 0, or -ENOMEM.
+ */
+int ksm_item_create_cache(void)
+{
+	ksm_item_cache = KMEM_CACHE(ksm_rmap_item, 0);
+	return ksm_item_cache ? 0 : -ENOMEM;
+}
+
+/**
+ * ksm_slot_is_sighting() - has the page merely been seen?
+ * @slot: content of its slot
+ */
+bool ksm_slot_is_sighting(u64 slot)
+{
+	return slot & KSM_SIGHTING;
+}
+
+/**
+ * ksm_slot_item() - the rmap item in a slot
+ * @slot: content of the slot
+ *
+ * Return: the item, or NULL if there is none.
+ */
+struct ksm_rmap_item *ksm_slot_item(u64 slot)
+{
+	return ksm_slot_is_sighting(slot) ? NULL : (void *)(unsigned long)slot;
+}
+
+/**
+ * ksm_slot_history() - what is remembered of a page
+ * @slot: content of its slot
+ *
+ * Return: the history; all 0 for a page that is not known yet. An item in the
+ * unstable tree was calm when it was parked there, and has stayed so as far as is
+ * known.
+ */
+struct ksm_history ksm_slot_history(u64 slot)
+{
+	const struct ksm_rmap_item *item = ksm_slot_item(slot);
+
+	if (item)
+		return (struct ksm_history) {
+			.age = FIELD_GET(KSM_ITEM_AGE, item->tagged),
+			.skips = FIELD_GET(KSM_ITEM_SKIPS, item->tagged),
+			.cows = FIELD_GET(KSM_ITEM_COWS, item->tagged),
+			.calm = FIELD_MAX(KSM_SIGHTING_CALM),
+		};
+	return (struct ksm_history) {
+		.age = FIELD_GET(KSM_SIGHTING_AGE, slot),
+		.skips = FIELD_GET(KSM_SIGHTING_SKIPS, slot),
+		.cows = FIELD_GET(KSM_SIGHTING_COWS, slot),
+		.calm = FIELD_GET(KSM_SIGHTING_CALM, slot),
+	};
+}
+
+static u64 ksm_sighting(u64 hash, const struct ksm_history *history)
+{
+	return KSM_SIGHTING | (hash & KSM_SIGHTING_HASH) |
+	       FIELD_PREP(KSM_SIGHTING_AGE, history->age) |
+	       FIELD_PREP(KSM_SIGHTING_SKIPS, history->skips) |
+	       FIELD_PREP(KSM_SIGHTING_COWS, history->cows) |
+	       FIELD_PREP(KSM_SIGHTING_CALM, history->calm);
+}
+
+/**
+ * ksm_slot_set_history() - remember something of a known page
+ * @slot: its slot, not empty
+ * @history: what to remember; calm is not kept for items
+ */
+void ksm_slot_set_history(u64 *slot, const struct ksm_history *history)
+{
+	struct ksm_rmap_item *item = ksm_slot_item(*slot);
+
+	if (!item) {
+		*slot = ksm_sighting(*slot, history);
+		return;
+	}
+	item->tagged &= ~(KSM_ITEM_AGE | KSM_ITEM_SKIPS | KSM_ITEM_COWS);
+	item->tagged |= FIELD_PREP(KSM_ITEM_AGE, history->age) |
+			FIELD_PREP(KSM_ITEM_SKIPS, history->skips) |
+			FIELD_PREP(KSM_ITEM_COWS, history->cows);
+}
+
+/**
+ * ksm_slot_matches() - is a page's content what it was when last looked at?
+ * @slot: content of its slot
+ * @hash: of the page's content now
+ *
+ * Return: false also if it was never looked at.
+ */
+bool ksm_slot_matches(u64 slot, u64 hash)
+{
+	const struct ksm_rmap_item *item = ksm_slot_item(slot);
+
+	if (item)
+		return ksm_item_state(item) == KSM_ITEM_UNSTABLE &&
+		       item->unstable.key.hash == hash;
+	return ksm_slot_is_sighting(slot) &&
+	       !((slot ^ hash) & KSM_SIGHTING_HASH);
+}
+
+static void ksm_slot_count(struct ksm_mm *kmm, struct ksm_chunk *chunk, int n)
+{
+	chunk->nr += n;
+	kmm->slot.mm->ksm_rmap_items += n;
+	ksm_stat_add(kmm->engine, KSM_STAT_TRACKED, n);
+}
+
+static void ksm_item_free(struct ksm_rmap_item *item)
+{
+	struct ksm_mm *kmm = item->owner;
+
+	if (WARN_ON_ONCE(ksm_item_state(item) != KSM_ITEM_IDLE))
+		return;
+	atomic_long_dec(&kmm->nr_items);
+	ksm_stat_add(kmm->engine, KSM_STAT_ITEMS, -1);
+	kmem_cache_free(ksm_item_cache, item);
+}
+
+/**
+ * ksm_slot_sight() - remember a page as merely seen
+ * @kmm: the mm that the page is in
+ * @chunk: the chunk that @slot is in
+ * @slot: the page's slot; an item in it must be IDLE, and is freed
+ * @hash: of the page's content
+ * @history: of the page
+ */
+void ksm_slot_sight(struct ksm_mm *kmm, struct ksm_chunk *chunk, u64 *slot,
+		    u64 hash, const struct ksm_history *history)
+{
+	struct ksm_rmap_item *item = ksm_slot_item(*slot);
+
+	if (item)
+		ksm_item_free(item);
+	if (!*slot)
+		ksm_slot_count(kmm, chunk, 1);
+	*slot = ksm_sighting(hash, history);
+}
+
+/**
+ * ksm_slot_to_item() - give a page an rmap item, if it has none yet
+ * @kmm: the mm that the page is in
+ * @chunk: the chunk that @slot is in
+ * @slot: the page's slot
+ *
+ * Context: may sleep.
+ * Return: the item; NULL, and nothing changed, when there is no memory for it.
+ */
+struct ksm_rmap_item *ksm_slot_to_item(struct ksm_mm *kmm,
+				       struct ksm_chunk *chunk, u64 *slot)
+{
+	unsigned long index = slot - chunk->slots;
+	struct ksm_history history = ksm_slot_history(*slot);
+	struct ksm_rmap_item *item = ksm_slot_item(*slot);
+
+	if (item)
+		return item;
+	item = kmem_cache_zalloc(ksm_item_cache,
+				 GFP_KERNEL | __GFP_NORETRY | __GFP_NOWARN);
+	if (!item)
+		return NULL;
+	item->owner = kmm;
+	item->tagged = chunk->base + index * PAGE_SIZE;
+	atomic_long_inc(&kmm->nr_items);
+	ksm_stat_add(kmm->engine, KSM_STAT_ITEMS, 1);
+
+	if (!*slot)
+		ksm_slot_count(kmm, chunk, 1);
+	*slot = (unsigned long)item;
+	ksm_slot_set_history(slot, &history);
+	return item;
+}
+
+/**
+ * ksm_slot_clear() - forget a page
+ * @kmm: the mm that the page is in
+ * @chunk: the chunk that @slot is in
+ * @slot: the page's slot; an item in it must be IDLE, and is freed
+ */
+void ksm_slot_clear(struct ksm_mm *kmm, struct ksm_chunk *chunk, u64 *slot)
+{
+	struct ksm_rmap_item *item = ksm_slot_item(*slot);
+
+	if (item)
+		ksm_item_free(item);
+	if (*slot)
+		ksm_slot_count(kmm, chunk, -1);
+	*slot = 0;
+}
+
+/**
+ * ksm_item_addr() - the address that an item's page is mapped at
+ * @item: the item
+ */
+unsigned long ksm_item_addr(const struct ksm_rmap_item *item)
+{
+	return item->tagged & PAGE_MASK;
+}
+
+/**
+ * ksm_item_state() - where an item is
+ * @item: the item
+ */
+enum ksm_item_state ksm_item_state(const struct ksm_rmap_item *item)
+{
+	return FIELD_GET(KSM_ITEM_STATE, item->tagged);
+}
+
+/* Every change of state: from what the caller takes it to be. */
+static bool ksm_item_change(struct ksm_rmap_item *item, enum ksm_item_state from,
+			    enum ksm_item_state to)
+{
+	if (WARN_ON_ONCE(ksm_item_state(item) != from))
+		return false;
+	item->tagged &= ~KSM_ITEM_STATE;
+	item->tagged |= FIELD_PREP(KSM_ITEM_STATE, to);
+	return true;
+}
+
+/**
+ * ksm_item_park() - an IDLE item enters the unstable tree
+ * @engine: the engine
+ * @item: the item; the caller links it
+ * @key: of its page
+ */
+void ksm_item_park(struct ksm_engine *engine, struct ksm_rmap_item *item,
+		   const struct ksm_key *key)
+{
+	lockdep_assert_held(&ksm_shard(engine, key->hash)->lock);
+	if (!ksm_item_change(item, KSM_ITEM_IDLE, KSM_ITEM_UNSTABLE))
+		return;
+	item->unstable.key = *key;
+	ksm_stat_add(engine, KSM_STAT_UNSHARED, 1);
+}
+
+/**
+ * ksm_item_unpark() - an item leaves the unstable tree and becomes IDLE
+ * @engine: the engine
+ * @item: the item; the caller has unlinked it
+ */
+void ksm_item_unpark(struct ksm_engine *engine, struct ksm_rmap_item *item)
+{
+	lockdep_assert_held(&ksm_shard(engine, item->unstable.key.hash)->lock);
+	if (ksm_item_change(item, KSM_ITEM_UNSTABLE, KSM_ITEM_IDLE))
+		ksm_stat_add(engine, KSM_STAT_UNSHARED, -1);
+}
+
+/**
+ * ksm_item_claim() - an item leaves the unstable tree for a worker's hands
+ * @engine: the engine
+ * @item: the item; the caller has unlinked it
+ *
+ * The item may belong to another mm than the one that the worker is scanning. As
+ * long as it is claimed its owner leaves it alone, and does not go away.
+ */
+void ksm_item_claim(struct ksm_engine *engine, struct ksm_rmap_item *item)
+{
+	lockdep_assert_held(&ksm_shard(engine, item->unstable.key.hash)->lock);
+	if (!ksm_item_change(item, KSM_ITEM_UNSTABLE, KSM_ITEM_CLAIMED))
+		return;
+	atomic_inc(&item->owner->claims);
+	ksm_stat_add(engine, KSM_STAT_UNSHARED, -1);
+}
+
+/**
+ * ksm_item_release() - a worker is done with an item that it has claimed
+ * @shard: the shard that it was claimed from, which is also the one of the stable
+ *	   node that it may have been attached to
+ * @item: the item, not to be touched afterwards; IDLE if it was not attached
+ */
+void ksm_item_release(struct ksm_shard *shard, struct ksm_rmap_item *item)
+{
+	struct ksm_mm *owner = item->owner;
+
+	lockdep_assert_held(&shard->lock);
+	if (ksm_item_state(item) == KSM_ITEM_CLAIMED)
+		ksm_item_change(item, KSM_ITEM_CLAIMED, KSM_ITEM_IDLE);
+	if (atomic_dec_and_test(&owner->claims))
+		wake_up_var(&owner->claims);
+}
+
+/**
+ * ksm_item_attach() - an item becomes a sharer of a stable node
+ * @engine: the engine
+ * @item: the item, IDLE or claimed by the caller
+ * @node: the node, its folio locked
+ * @anon_vma: of the VMA that maps the page; the caller's reference is taken over
+ * @index: of the page in @anon_vma
+ */
+void ksm_item_attach(struct ksm_engine *engine, struct ksm_rmap_item *item,
+		     struct ksm_stable_node *node, struct anon_vma *anon_vma,
+		     unsigned long index)
+{
+	lockdep_assert_held(&ksm_shard(engine, node->entry.key.hash)->lock);
+	if (!ksm_item_change(item, ksm_item_state(item) == KSM_ITEM_CLAIMED ?
+			     KSM_ITEM_CLAIMED : KSM_ITEM_IDLE, KSM_ITEM_STABLE))
+		return;
+	item->stable.node = node;
+	item->stable.anon_vma = anon_vma;
+	item->stable.index = index;
+	hlist_add_head(&item->stable.link, &node->items);
+	ksm_stat_add(engine, node->entry.nr++ ? KSM_STAT_SHARING :
+						KSM_STAT_SHARED, 1);
+	item->owner->slot.mm->ksm_merging_pages++;
+}
+
+/**
+ * ksm_item_detach() - a sharer leaves its stable node and becomes IDLE
+ * @engine: the engine
+ * @item: the item; its node's folio is locked, or the node is stale
+ *
+ * Return: the anon_vma, for the caller to put once no lock is held; NULL if @item
+ * was no sharer.
+ */
+struct anon_vma *ksm_item_detach(struct ksm_engine *engine,
+				 struct ksm_rmap_item *item)
+{
+	struct ksm_stable_node *node = item->stable.node;
+	struct anon_vma *anon_vma = item->stable.anon_vma;
+
+	lockdep_assert_held(&ksm_shard(engine, node->entry.key.hash)->lock);
+	if (!ksm_item_change(item, KSM_ITEM_STABLE, KSM_ITEM_IDLE))
+		return NULL;
+	hlist_del(&item->stable.link);
+	ksm_stat_add(engine, --node->entry.nr ? KSM_STAT_SHARING :
+						KSM_STAT_SHARED, -1);
+	item->owner->slot.mm->ksm_merging_pages--;
+	return anon_vma;
+}

@@ -1,0 +1,562 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Types and calls of the KSM engine.
+ *
+ *	ksm_engine -- shards[] -- { lock, stable tree, unstable tree }
+ *	    |  knobs, counters, run state, advisor
+ *	    `- registry -- ksm_mm, one per registered mm
+ *			     `- ksm_chunk, one per page table: a slot per page
+ *				  slot: nothing | sighting | ksm_rmap_item *
+ *
+ *	ksm_rmap_item: a mapped page that waits in an unstable tree, or shares
+ *	a ksm_stable_node, which stands for one KSM folio. Several folios of
+ *	one content hang off a ksm_stable_chain.
+ *
+ * Lock order, outer to inner:
+ *
+ *	engine->mutex
+ *	  mmap_lock			never two of them
+ *	    folio lock			workers only try
+ *	      anon_vma
+ *	        page table lock
+ *	          shard->lock		leaf, never held over a sleep
+ *	registry->lock			leaf
+ *
+ * The engine mutex is what makes one worker of many for now. Everything below it
+ * is written to stand without it: trees and states are changed under the shard
+ * lock, a node's list of sharers under the folio lock too, and an item that
+ * belongs to somebody else's mm is claimed before it is worked on.
+ */
+#ifndef _MM_KSM_KSM_H
+#define _MM_KSM_KSM_H
+
+struct ksm_engine;
+struct ksm_stable_chain;
+
+/* Bits of engine->run; the first three are what sysfs "run" takes. */
+#define KSM_RUN_STOP		0UL
+#define KSM_RUN_MERGE		1UL
+#define KSM_RUN_UNMERGE		2UL
+#define KSM_RUN_OFFLINE		4UL
+#define KSM_RUN_OFFLINE_BIT	2
+
+/* The one merge domain there is so far: everybody shares with everybody. */
+#define KSM_DOMAIN_GLOBAL	0
+
+#define KSM_DEFAULT_PAGES_TO_SCAN	100
+
+/* Pages that are collected under one hold of the mmap lock. */
+#define KSM_BATCH_PAGES		64
+/* Page tables looked through under one hold of it when they yield nothing. */
+#define KSM_BATCH_TABLES	32
+
+enum ksm_stat {
+	KSM_STAT_SCANNED,	/* pages looked at */
+	KSM_STAT_SKIPPED,	/* pages that smart scan passed over */
+	KSM_STAT_TRACKED,	/* slots in use */
+	KSM_STAT_SHARED,	/* stable nodes with at least one sharer */
+	KSM_STAT_SHARING,	/* sharers beyond the first of each node */
+	KSM_STAT_UNSHARED,	/* items in the unstable trees */
+	KSM_STAT_CHAINS,
+	KSM_STAT_DUPS,		/* nodes that hang off a chain */
+	KSM_STAT_ITEMS,		/* rmap items allocated */
+	KSM_STAT_CHUNKS,	/* chunks allocated */
+	KSM_NR_STATS
+};
+
+struct ksm_stats {
+	atomic_long_t count[KSM_NR_STATS];
+};
+
+/**
+ * struct ksm_key - what the trees are sorted by
+ * @hash: seeded 64-bit hash of the page's content
+ * @domain: merge domain; only pages of one domain are merged
+ * @nid: NUMA node of the page, or 0 when nodes may share
+ */
+struct ksm_key {
+	u64 hash;
+	u32 domain;
+	int nid;
+};
+
+struct ksm_shard {
+	spinlock_t lock;
+	struct rb_root stable;		/* of ksm_stable_entry */
+	struct rb_root unstable;	/* of ksm_rmap_item */
+} ____cacheline_aligned_in_smp;
+
+/**
+ * struct ksm_stable_entry - what the stable tree links: a node or a chain
+ * @rb: link in shard->stable; free for other use while a node is on a chain
+ * @key: place in the tree; of equal key there is one entry only
+ * @nr: sharers of a node, dups of a chain
+ * @is_chain: which of the two it is
+ */
+struct ksm_stable_entry {
+	struct rb_node rb;
+	struct ksm_key key;
+	unsigned int nr;
+	bool is_chain;
+};
+
+/**
+ * struct ksm_stable_node - one KSM folio
+ * @entry: link and key
+ * @link: on the chain's list of dups, or on a list of dead nodes to be reaped
+ * @orphan: on engine->orphans while a folio without known sharers may still live
+ * @chain: the chain that this node hangs off, or NULL
+ * @linked: in the stable tree, by itself or through @chain
+ * @pfn: where the folio is, without a reference to it; see node.c
+ * @items: the sharers, for the reverse map
+ */
+struct ksm_stable_node {
+	struct ksm_stable_entry entry;
+	struct list_head link;
+	struct list_head orphan;
+	struct ksm_stable_chain *chain;
+	unsigned long pfn;
+	struct hlist_head items;
+	bool linked;
+};
+
+/**
+ * struct ksm_stable_chain - folios of one content, when one is not enough
+ * @entry: link and key
+ * @roomy: nodes that have, or lately had, room for another sharer
+ * @full: nodes that have none
+ * @pruned: when the dups were last checked for stale ones, in jiffies
+ */
+struct ksm_stable_chain {
+	struct ksm_stable_entry entry;
+	struct list_head roomy;
+	struct list_head full;
+	unsigned long pruned;
+};
+
+enum ksm_item_state {
+	KSM_ITEM_IDLE,		/* in no tree */
+	KSM_ITEM_UNSTABLE,	/* waits in an unstable tree for an equal */
+	KSM_ITEM_CLAIMED,	/* taken out by a worker that merges it */
+	KSM_ITEM_STABLE,	/* shares a stable node */
+};
+
+/**
+ * struct ksm_history - what is remembered of a page besides its content
+ * @age: visits since the page was first seen
+ * @skips: passes that smart scan will still pass it over
+ * @calm: visits in a row that found its content unchanged
+ * @cows: how readily it is un-merged by writes
+ *
+ * This is the form for calculating with; slots and items hold it in a few bits.
+ */
+struct ksm_history {
+	u8 age;
+	u8 skips;
+	u8 calm;
+	u8 cows;
+};
+
+/**
+ * struct ksm_mm - one registered mm
+ * @slot: hash and list links, and the mm, on which it holds a mm_count
+ * @engine: the engine that it is registered with
+ * @chunks: its chunks, by address >> PMD_SHIFT; the worker's own
+ * @nr_chunks: their number
+ * @nr_items: rmap items that belong to this mm
+ * @claims: items of this mm that other workers are busy with
+ * @domain: merge domain of its pages
+ */
+struct ksm_mm {
+	struct mm_slot slot;
+	struct ksm_engine *engine;
+	struct xarray chunks;
+	atomic_long_t nr_chunks;
+	atomic_long_t nr_items;
+	atomic_t claims;
+	u32 domain;
+};
+
+/**
+ * struct ksm_chunk - the pages under one page table of one mm
+ * @base: first address
+ * @nr: slots in use
+ * @slots: PTRS_PER_PTE of them; see item.c for what is in one
+ */
+struct ksm_chunk {
+	unsigned long base;
+	unsigned int nr;
+	u64 *slots;
+};
+
+/**
+ * struct ksm_rmap_item - a page that is in a tree
+ * @owner: the mm that it belongs to
+ * @tagged: its address, with state and history in the bits below PAGE_SHIFT
+ * @unstable: while UNSTABLE or CLAIMED
+ * @unstable.rb: link in shard->unstable
+ * @unstable.key: hash of the content when the item was parked, and so on
+ * @stable: while STABLE
+ * @stable.node: whose folio it maps
+ * @stable.link: on node->items
+ * @stable.anon_vma: for the reverse map, with a reference
+ * @stable.index: exact index within @stable.anon_vma
+ */
+struct ksm_rmap_item {
+	struct ksm_mm *owner;
+	unsigned long tagged;
+	union {
+		struct {
+			struct rb_node rb;
+			struct ksm_key key;
+		} unstable;
+		struct {
+			struct ksm_stable_node *node;
+			struct hlist_node link;
+			struct anon_vma *anon_vma;
+			unsigned long index;
+		} stable;
+	};
+};
+static_assert(sizeof(struct ksm_rmap_item) <= 56);
+
+struct ksm_registry {
+	spinlock_t lock;
+	DECLARE_HASHTABLE(hash, 10);
+	struct list_head mms;
+	struct ksm_mm *cursor;		/* being scanned; NULL between passes */
+	unsigned long cursor_addr;	/* next address in it */
+};
+
+/**
+ * struct ksm_knobs - what an administrator can set
+ *
+ * Fields are written by sysfs and read by ksmd without a common lock: each is
+ * one word and stands for itself.
+ */
+struct ksm_knobs {
+	unsigned int sleep_millisecs;
+	unsigned int pages_to_scan;
+	unsigned int merge_across_nodes;
+	unsigned int max_page_sharing;
+	unsigned int prune_millisecs;
+	bool use_zero_pages;
+	bool smart_scan;
+	unsigned long advisor_max_cpu;
+	unsigned long advisor_min_pages;
+	unsigned long advisor_max_pages;
+	unsigned long advisor_target_secs;
+};
+
+enum ksm_advisor_mode {
+	KSM_ADVISOR_NONE,
+	KSM_ADVISOR_SCAN_TIME,
+};
+
+/**
+ * struct ksm_advisor - the scan-time advisor's memory from pass to pass
+ * @mode: whether it is on
+ * @started_ns: start of the pass that is measured; 0 if the pass had begun
+ *		before the advisor was switched on
+ * @cpu_ns: CPU time of ksmd at that moment
+ */
+struct ksm_advisor {
+	enum ksm_advisor_mode mode;
+	u64 started_ns;
+	u64 cpu_ns;
+};
+
+/* What the advisor concludes from one pass, for its tracepoint. */
+struct ksm_advice {
+	unsigned long pages_to_scan;
+	unsigned long scan_secs;
+	unsigned int cpu_percent;
+};
+
+enum ksm_candidate_kind {
+	KSM_CAND_PLAIN,		/* an anonymous page of the process's own */
+	KSM_CAND_SHARED,	/* a KSM page that has no item here, or a moved one */
+	KSM_CAND_GONE,		/* nothing to merge here any more */
+};
+
+/**
+ * struct ksm_candidate - a page that collecting found worth a closer look
+ * @addr: where it is mapped
+ * @page: with a reference, or NULL if it has to be looked up in its turn
+ * @kind: what it seemed to be
+ */
+struct ksm_candidate {
+	unsigned long addr;
+	struct page *page;
+	enum ksm_candidate_kind kind;
+};
+
+/**
+ * struct ksm_worker - what one scanning thread works with
+ * @engine: the engine that it works for
+ * @kmm: the mm that the batch is from
+ * @chunk: the chunk that the batch is from
+ * @spare: a chain, allocated where it may fail, used where it may not
+ * @drained: LRU caches of all CPUs were drained in this pass
+ * @nr: candidates in @batch
+ * @batch: the candidates
+ */
+struct ksm_worker {
+	struct ksm_engine *engine;
+	struct ksm_mm *kmm;
+	struct ksm_chunk *chunk;
+	struct ksm_stable_chain *spare;
+	bool drained;
+	unsigned int nr;
+	struct ksm_candidate batch[KSM_BATCH_PAGES + 1];
+};
+
+/**
+ * struct ksm_engine - all state of KSM; one in the kernel, a new one in each test
+ * @shards: pairs of trees, picked by the top bits of the hash
+ * @shard_bits: log2 of their number, at least 1
+ * @seed: of the content hash, random at each boot
+ * @zero_hash: hash of the zero page under @seed
+ * @knobs: settings
+ * @stats: counters
+ * @registry: the mms, and where the scan is
+ * @orphans: nodes without known sharers; under @orphan_lock
+ * @orphan_lock: leaf
+ * @mutex: one worker, unmerger or reconfiguration at a time
+ * @run: KSM_RUN_*; changed under @mutex
+ * @seqnr: full passes since the last unmerge
+ * @advisor: state of the advisor
+ * @worker: the one scanning thread's
+ * @sleep_wait: ksmd between two batches
+ * @idle_wait: ksmd with nothing to do
+ */
+struct ksm_engine {
+	struct ksm_shard *shards;
+	unsigned int shard_bits;
+	u64 seed;
+	u64 zero_hash;
+	struct ksm_knobs knobs;
+	struct ksm_stats stats;
+	struct ksm_registry registry;
+	struct list_head orphans;
+	spinlock_t orphan_lock;
+	struct mutex mutex;
+	unsigned long run;
+	unsigned long seqnr;
+	struct ksm_advisor advisor;
+	struct ksm_worker worker;
+	wait_queue_head_t sleep_wait;
+	wait_queue_head_t idle_wait;
+};
+
+static inline int ksm_key_cmp(const struct ksm_key *a, const struct ksm_key *b)
+{
+	if (a->hash != b->hash)
+		return a->hash < b->hash ? -1 : 1;
+	if (a->domain != b->domain)
+		return a->domain < b->domain ? -1 : 1;
+	return a->nid - b->nid;
+}
+
+static inline struct ksm_shard *ksm_shard(struct ksm_engine *engine, u64 hash)
+{
+	return &engine->shards[hash >> (64 - engine->shard_bits)];
+}
+
+static inline void ksm_stat_add(struct ksm_engine *engine, enum ksm_stat stat,
+				long n)
+{
+	atomic_long_add(n, &engine->stats.count[stat]);
+}
+
+static inline long ksm_stat_read(struct ksm_engine *engine, enum ksm_stat stat)
+{
+	return atomic_long_read(&engine->stats.count[stat]);
+}
+
+/* The engine that the rest of the kernel talks to: mm/ksm.c */
+extern struct ksm_engine ksm_engine;
+
+/* engine.c: the life of an engine */
+int ksm_engine_init(struct ksm_engine *engine, unsigned long nr_pages);
+void ksm_engine_destroy(struct ksm_engine *engine);
+int ksm_caches_create(void);
+
+/* sysfs.c, hotplug.c, debug.c: the outside */
+#ifdef CONFIG_SYSFS
+int ksm_sysfs_init(void);
+#else
+static inline int ksm_sysfs_init(void) { return 0; }
+#endif
+#ifdef CONFIG_MEMORY_HOTREMOVE
+void ksm_hotplug_init(void);
+#else
+static inline void ksm_hotplug_init(void) { }
+#endif
+
+/* daemon.c: ksmd, and who may run */
+int ksm_daemon(void *engine);
+void ksm_daemon_scan(struct ksm_engine *engine, unsigned int nr_pages);
+bool ksm_daemon_has_work(struct ksm_engine *engine);
+void ksm_daemon_lock(struct ksm_engine *engine);
+void ksm_daemon_unlock(struct ksm_engine *engine);
+int ksm_daemon_set_run(struct ksm_engine *engine, unsigned long run);
+int ksm_daemon_empty_trees(struct ksm_engine *engine);
+void ksm_daemon_set_advisor(struct ksm_engine *engine, enum ksm_advisor_mode mode);
+
+/* scan.c: from address space to candidates */
+enum ksm_scan_result {
+	KSM_SCAN_BATCH,		/* worker->batch is to be matched */
+	KSM_SCAN_END,		/* end of this mm */
+	KSM_SCAN_GONE,		/* end of this mm, and it is to be forgotten */
+};
+enum ksm_scan_result ksm_scan_collect(struct ksm_worker *worker,
+				      unsigned long *addr, unsigned int *budget);
+
+/* match.c: from candidates to merged pages */
+void ksm_match_batch(struct ksm_worker *worker);
+
+/* unmerge.c: everything backwards */
+int ksm_unmerge_all(struct ksm_engine *engine);
+void ksm_unmerge_forget(struct ksm_mm *kmm);
+int ksm_unmerge_empty_stable(struct ksm_engine *engine);
+void ksm_unmerge_pfn_range(struct ksm_engine *engine, unsigned long start_pfn,
+			   unsigned long end_pfn);
+void ksm_unmerge_sweep_orphans(struct ksm_engine *engine);
+
+#ifdef CONFIG_KSM_DEBUG
+int ksm_validate(struct ksm_engine *engine);
+#else
+static inline int ksm_validate(struct ksm_engine *engine) { return 0; }
+#endif
+
+/* merge.c: page table surgery, both ways */
+struct vm_area_struct *ksm_merge_vma(struct mm_struct *mm, unsigned long addr);
+struct page *ksm_merge_lookup(struct vm_area_struct *vma, unsigned long addr);
+int ksm_merge_split(struct page *page);
+int ksm_merge_freeze(struct vm_area_struct *vma, unsigned long addr,
+		     struct page *page);
+int ksm_merge_replace(struct vm_area_struct *vma, unsigned long addr,
+		      struct page *page, struct page *kpage);
+int ksm_merge_break(struct vm_area_struct *vma, unsigned long start,
+		    unsigned long end, bool vma_write_locked);
+
+/* chunk.c: the slots of an mm */
+struct ksm_chunk *ksm_chunk_find(struct ksm_mm *kmm, unsigned long addr);
+struct ksm_chunk *ksm_chunk_get(struct ksm_mm *kmm, unsigned long addr);
+unsigned long ksm_chunk_next_used(struct ksm_mm *kmm, unsigned long start,
+				  unsigned long end);
+void ksm_chunk_retire_slot(struct ksm_mm *kmm, struct ksm_chunk *chunk,
+			   unsigned long addr);
+void ksm_chunk_retire(struct ksm_mm *kmm, unsigned long start,
+		      unsigned long end);
+void ksm_chunk_untree(struct ksm_engine *engine, struct ksm_rmap_item *item);
+
+/* registry.c: the mms, and where the scan is */
+int ksm_registry_add(struct ksm_engine *engine, struct mm_struct *mm);
+bool ksm_registry_exit(struct ksm_engine *engine, struct mm_struct *mm);
+bool ksm_registry_empty(struct ksm_engine *engine);
+struct ksm_mm *ksm_registry_start(struct ksm_engine *engine);
+struct ksm_mm *ksm_registry_next(struct ksm_engine *engine);
+void ksm_registry_reset(struct ksm_engine *engine);
+void ksm_registry_remove(struct ksm_engine *engine, struct ksm_mm *kmm);
+void ksm_registry_free(struct ksm_mm *kmm);
+long ksm_registry_metadata(struct ksm_engine *engine, struct mm_struct *mm);
+int ksm_registry_create_cache(void);
+
+/* stable.c: key -> merged folio. Pure */
+struct ksm_stable_entry *ksm_stable_find(struct ksm_shard *shard,
+					 const struct ksm_key *key);
+struct folio *ksm_stable_pick(struct ksm_engine *engine, struct ksm_shard *shard,
+			      const struct ksm_key *key,
+			      struct ksm_stable_node **nodep,
+			      struct list_head *dead);
+bool ksm_stable_insert(struct ksm_engine *engine, struct ksm_shard *shard,
+		       struct ksm_stable_node *node,
+		       struct ksm_stable_chain **spare);
+void ksm_stable_unlink(struct ksm_engine *engine, struct ksm_shard *shard,
+		       struct ksm_stable_node *node, struct list_head *dead);
+void ksm_stable_rekey(struct ksm_engine *engine, struct ksm_shard *shard,
+		      struct ksm_stable_node *node, int nid,
+		      struct ksm_stable_chain **spare);
+void ksm_stable_reap(struct ksm_engine *engine, struct list_head *dead);
+
+/* unstable.c: key -> item that waits for an equal. Pure */
+struct ksm_rmap_item *ksm_unstable_find(struct ksm_shard *shard,
+					const struct ksm_key *key);
+bool ksm_unstable_insert(struct ksm_engine *engine, struct ksm_shard *shard,
+			 struct ksm_rmap_item *item, const struct ksm_key *key);
+void ksm_unstable_erase(struct ksm_engine *engine, struct ksm_shard *shard,
+			struct ksm_rmap_item *item);
+struct ksm_rmap_item *ksm_unstable_claim(struct ksm_engine *engine,
+					 struct ksm_shard *shard,
+					 const struct ksm_key *key);
+
+/* chain.c: several folios of one content. Pure */
+struct ksm_stable_chain *ksm_chain_alloc(gfp_t gfp);
+void ksm_chain_free(struct ksm_stable_chain *chain);
+void ksm_chain_add(struct ksm_engine *engine, struct ksm_stable_chain *chain,
+		   struct ksm_stable_node *node);
+void ksm_chain_del(struct ksm_engine *engine, struct ksm_stable_node *node);
+struct ksm_stable_node *ksm_chain_pick(struct ksm_engine *engine,
+				       struct ksm_stable_chain *chain);
+void ksm_chain_has_room(struct ksm_stable_node *node);
+struct ksm_stable_node *ksm_chain_next_full(struct ksm_stable_chain *chain);
+bool ksm_chain_prune_due(struct ksm_engine *engine,
+			 struct ksm_stable_chain *chain);
+
+/* item.c: life and state of slots and items. Pure */
+bool ksm_slot_is_sighting(u64 slot);
+struct ksm_rmap_item *ksm_slot_item(u64 slot);
+struct ksm_history ksm_slot_history(u64 slot);
+void ksm_slot_set_history(u64 *slot, const struct ksm_history *history);
+bool ksm_slot_matches(u64 slot, u64 hash);
+void ksm_slot_sight(struct ksm_mm *kmm, struct ksm_chunk *chunk, u64 *slot,
+		    u64 hash, const struct ksm_history *history);
+struct ksm_rmap_item *ksm_slot_to_item(struct ksm_mm *kmm,
+				       struct ksm_chunk *chunk, u64 *slot);
+void ksm_slot_clear(struct ksm_mm *kmm, struct ksm_chunk *chunk, u64 *slot);
+unsigned long ksm_item_addr(const struct ksm_rmap_item *item);
+enum ksm_item_state ksm_item_state(const struct ksm_rmap_item *item);
+void ksm_item_park(struct ksm_engine *engine, struct ksm_rmap_item *item,
+		   const struct ksm_key *key);
+void ksm_item_unpark(struct ksm_engine *engine, struct ksm_rmap_item *item);
+void ksm_item_claim(struct ksm_engine *engine, struct ksm_rmap_item *item);
+void ksm_item_release(struct ksm_shard *shard, struct ksm_rmap_item *item);
+void ksm_item_attach(struct ksm_engine *engine, struct ksm_rmap_item *item,
+		     struct ksm_stable_node *node, struct anon_vma *anon_vma,
+		     unsigned long index);
+struct anon_vma *ksm_item_detach(struct ksm_engine *engine,
+				 struct ksm_rmap_item *item);
+int ksm_item_create_cache(void);
+
+/* node.c: from a node to its folio. Pure but for the folio itself */
+struct ksm_stable_node *ksm_node_alloc(const struct ksm_key *key,
+				       unsigned long pfn);
+void ksm_node_free(struct ksm_engine *engine, struct ksm_stable_node *node);
+struct ksm_stable_node *ksm_node_of(const struct folio *folio);
+void ksm_node_bind(struct folio *folio, struct ksm_stable_node *node);
+void ksm_node_moved(struct ksm_stable_node *node, unsigned long pfn);
+struct folio *ksm_node_tryget_folio(const struct ksm_stable_node *node);
+struct folio *ksm_node_lock_folio(const struct ksm_stable_node *node);
+int ksm_node_nid(const struct ksm_stable_node *node);
+void ksm_node_orphan(struct ksm_engine *engine, struct ksm_stable_node *node);
+int ksm_node_create_cache(void);
+
+/* policy.c: what to do, as arithmetic. Pure */
+bool ksm_policy_skip(struct ksm_history *history);
+void ksm_policy_seen(struct ksm_history *history, bool same);
+void ksm_policy_unmerged(struct ksm_history *history);
+void ksm_policy_still_merged(struct ksm_history *history);
+bool ksm_policy_may_merge(const struct ksm_history *history);
+bool ksm_policy_may_park(const struct ksm_history *history);
+unsigned int ksm_policy_shard_bits(unsigned long nr_pages);
+struct ksm_advice ksm_policy_advise(const struct ksm_knobs *knobs,
+				    u64 scan_ns, u64 cpu_ns);
+
+/* stats.c: figures derived from the counters. Pure */
+long ksm_stats_volatile(struct ksm_engine *engine);
+long ksm_stats_metadata(struct ksm_engine *engine);
+long ksm_stats_profit(struct ksm_engine *engine, long zero_pages);
+
+#endif /* _MM_KSM_KSM_H */

@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * What to do with a page, and how fast: arithmetic without side effects.
+ *
+ * Two questions are answered per page. Is it worth a look in this pass (smart
+ * scan)? And may it be merged now? A page whose content is shared already may be
+ * merged at first sight. But merging a page that is written again at once costs a
+ * fault and a copy, for nothing; so a page that was un-merged by a write has to
+ * stay unchanged for some visits, and for more of them the more often that
+ * happened. Staying merged pays the debt back.
+ *
+ * One question is answered per pass: how many pages to scan per wake-up so that
+ * a pass takes as long as the administrator wants (the scan-time advisor).
+ */
+#include "ksm_internal.h"
+#include "ksm.h"
+
+#define KSM_MAX_AGE	15
+#define KSM_MAX_CALM	3
+#define KSM_MAX_COWS	3
+
+/* Unchanged visits that a page needs before it is merged, by history.cows. */
+static const u8 ksm_calm_needed[KSM_MAX_COWS + 1] = { 0, 1, 1, 3 };
+
+/* Passes that smart scan leaves a page alone between two looks, by its age. */
+static const u8 ksm_skips_by_age[KSM_MAX_AGE + 1] = {
+	0, 0, 0, 1, 2, 2, 4, 4, 4, 8, 8, 8, 8, 8, 8, 8
+};
+
+/**
+ * ksm_policy_skip() - should smart scan pass a page over?
+ * @history: of the page; counts the visit
+ *
+ * A page gets three looks to go through all the phases of merging. Then the
+ * looks become rarer, down to one in nine passes.
+ *
+ * Return: true if the page is to be left alone in this pass.
+ */
+bool ksm_policy_skip(struct ksm_history *history)
+{
+	if (history->skips) {
+		history->skips--;
+		return true;
+	}
+	history->skips = ksm_skips_by_age[history->age];
+	if (history->age < KSM_MAX_AGE)
+		history->age++;
+	return false;
+}
+
+/**
+ * ksm_policy_seen() - a page's content was looked at
+ * @history: of the page
+ * @same: it is what it was at the visit before
+ */
+void ksm_policy_seen(struct ksm_history *history, bool same)
+{
+	if (!same)
+		history->calm = 0;
+	else if (history->calm < KSM_MAX_CALM)
+		history->calm++;
+}
+
+/**
+ * ksm_policy_unmerged() - a merged page was found to be written and un-merged
+ * @history: of the page
+ */
+void ksm_policy_unmerged(struct ksm_history *history)
+{
+	*history = (struct ksm_history) {
+		.cows = min(history->cows + 1, KSM_MAX_COWS),
+	};
+}
+
+/**
+ * ksm_policy_still_merged() - a merged page was found to be merged still
+ * @history: of the page
+ */
+void ksm_policy_still_merged(struct ksm_history *history)
+{
+	if (history->cows)
+		history->cows--;
+}
+
+/**
+ * ksm_policy_may_merge() - may a page be merged with one that is merged already?
+ * @history: of the page, this visit included
+ *
+ * Return: true, at first sight even, unless writes keep un-merging the page.
+ */
+bool ksm_policy_may_merge(const struct ksm_history *history)
+{
+	return history->calm >= ksm_calm_needed[history->cows];
+}
+
+/**
+ * ksm_policy_may_park() - may a page wait for an equal in the unstable tree?
+ * @history: of the page, this visit included
+ *
+ * Return: true if it was seen unchanged, so that it is no passing content.
+ */
+bool ksm_policy_may_park(const struct ksm_history *history)
+{
+	return history->calm && ksm_policy_may_merge(history);
+}
+
+/**
+ * ksm_policy_shard_bits() - into how many shards to cut the trees
+ * @nr_pages: memory that there is to scan
+ *
+ * A shard for about a thousand pages keeps a tree ten levels high, at a price of
+ * some bytes per megabyte.
+ *
+ * Return: log2 of the number of shards, between 4 and 16.
+ */
+unsigned int ksm_policy_shard_bits(unsigned long nr_pages)
+{
+	return clamp(ilog2(nr_pages / 1024 + 1), 4, 16);
+}
+
+/* A third of the way from @from to @to. */
+static u64 ksm_third_of_way(u64 from, u64 to)
+{
+	return to > from ? from + div_u64(to - from + 2, 3) :
+			   from - div_u64(from - to, 3);
+}
+
+/**
+ * ksm_policy_advise() - how many pages to scan per wake-up from now on
+ * @knobs: settings; pages_to_scan is what was in force during the pass
+ * @scan_ns: time that the pass took
+ * @cpu_ns: CPU time that it took
+ *
+ * The pass would have taken the wanted time with pages_to_scan changed in
+ * proportion. Go a third of the way there, so that one odd pass does not upset the
+ * rate. Then keep to the CPU limit, assuming that CPU use goes with the rate, and
+ * to the limits in pages; of these the maximum has the last word. The result is
+ * never 0: that would end the pass, and with it the advisor, for good.
+ *
+ * Return: the new rate, and the figures behind it.
+ */
+struct ksm_advice ksm_policy_advise(const struct ksm_knobs *knobs,
+				    u64 scan_ns, u64 cpu_ns)
+{
+	u64 scan_ms = max(div_u64(scan_ns, NSEC_PER_MSEC), 1ULL);
+	u64 target_ms = min_t(u64, knobs->advisor_target_secs, U32_MAX) *
+			MSEC_PER_SEC;
+	u64 old = max(knobs->pages_to_scan, 1U);
+	u64 cpu_percent = clamp(div64_u64(cpu_ns, scan_ms * 10000), 1ULL, 100ULL);
+	u64 max_cpu = clamp(knobs->advisor_max_cpu, 1UL, 100UL);
+	u64 pages;
+
+	scan_ms = min_t(u64, scan_ms, U32_MAX);
+	pages = ksm_third_of_way(old, div64_u64(old * scan_ms, target_ms));
+	pages = max_t(u64, pages, knobs->advisor_min_pages);
+	pages = min(pages, max(div64_u64(old * max_cpu, cpu_percent), 1ULL));
+	pages = min_t(u64, pages, knobs->advisor_max_pages);
+
+	return (struct ksm_advice) {
+		.pages_to_scan = clamp_t(u64, pages, 1, UINT_MAX),
+		.scan_secs = max(div_u64(scan_ms, MSEC_PER_SEC), 1ULL),
+		.cpu_percent = cpu_percent,
+	};
+}

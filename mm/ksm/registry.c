@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The registered mms, and where the scan is among them.
+ *
+ * An mm is registered when its first area is offered for merging, or at fork and
+ * exec if it inherits that, and forgotten when it exits or has nothing to merge any
+ * more. Being registered holds its mm_count, so that the mm_struct stays; its page
+ * tables are another matter: whoever is about to walk them takes mmap_lock and
+ * checks mm_users, and ksm_registry_exit() makes an exit wait for him.
+ *
+ * The list of mms and the cursor are under registry->lock. An mm that the cursor
+ * is on is freed by the scan only, as is one for which there is something to
+ * retire first; any other may go away when registry->lock is dropped.
+ */
+#include "ksm_internal.h"
+#include "ksm.h"
+
+static struct kmem_cache *ksm_mm_cache;
+
+/**
+ * ksm_registry_create_cache() - make the slab cache for registered mms
+ *
+ * Return: 0, or -ENOMEM.
+ */
+int ksm_registry_create_cache(void)
+{
+	/* The name is what /proc/slabinfo has always shown. */
+	ksm_mm_cache = kmem_cache_create("ksm_mm_slot", sizeof(struct ksm_mm),
+					 __alignof__(struct ksm_mm), 0, NULL);
+	return ksm_mm_cache ? 0 : -ENOMEM;
+}
+
+static struct ksm_mm *ksm_mm_entry(struct mm_slot *slot)
+{
+	return slot ? mm_slot_entry(slot, struct ksm_mm, slot) : NULL;
+}
+
+static struct ksm_mm *ksm_registry_find(struct ksm_registry *registry,
+					struct mm_struct *mm)
+{
+	lockdep_assert_held(&registry->lock);
+	return ksm_mm_entry(mm_slot_lookup(registry->hash, mm));
+}
+
+/**
+ * ksm_registry_add() - register an mm
+ * @engine: the engine
+ * @mm: the mm, not registered yet; its mmap_lock is held for writing
+ *
+ * A new mm goes in just behind the cursor, so that the scan comes to it last: what
+ * was forked a moment ago often execs or exits the next. But while everything is
+ * being unmerged it must go in before, or its merged pages would be missed.
+ *
+ * Return: 0; -ENOMEM, and nothing changed, when there is no memory.
+ */
+int ksm_registry_add(struct ksm_engine *engine, struct mm_struct *mm)
+{
+	struct ksm_registry *registry = &engine->registry;
+	struct ksm_mm *kmm = mm_slot_alloc(ksm_mm_cache);
+	struct list_head *before = &registry->mms;
+	struct mm_slot *slot;
+
+	if (!kmm)
+		return -ENOMEM;
+	kmm->engine = engine;
+	kmm->domain = KSM_DOMAIN_GLOBAL;
+	xa_init(&kmm->chunks);
+	mmgrab(mm);
+	slot = &kmm->slot;
+
+	spin_lock(&registry->lock);
+	mm_slot_insert(registry->hash, mm, slot);
+	if (registry->cursor && !(READ_ONCE(engine->run) & KSM_RUN_UNMERGE))
+		before = &registry->cursor->slot.mm_node;
+	list_add_tail(&slot->mm_node, before);
+	spin_unlock(&registry->lock);
+
+	mm_flags_set(MMF_VM_MERGEABLE, mm);
+	return 0;
+}
+
+/* Move the cursor to what follows @node on the list, if anything does. */
+static struct ksm_mm *ksm_registry_seek(struct ksm_registry *registry,
+					struct list_head *node)
+{
+	struct ksm_mm *kmm = NULL;
+
+	lockdep_assert_held(&registry->lock);
+	if (!list_is_last(node, &registry->mms))
+		kmm = ksm_mm_entry(list_entry(node->next, struct mm_slot,
+					      mm_node));
+	registry->cursor = kmm;
+	registry->cursor_addr = 0;
+	return kmm;
+}
+
+/**
+ * ksm_registry_remove() - forget an mm: step one, nobody finds it any more
+ * @engine: the engine, its mutex held
+ * @kmm: the mm under the cursor, which moves on; nothing is left to retire
+ *
+ * Both under one hold of the lock: as soon as the cursor is elsewhere an exit may
+ * free the mm.
+ *
+ * If the mm is not exiting then its mmap_lock is held, so that it is not being
+ * registered anew meanwhile. MERGE_ANY is left alone: it is the process's wish,
+ * which outlives there being nothing to merge.
+ */
+void ksm_registry_remove(struct ksm_engine *engine, struct ksm_mm *kmm)
+{
+	struct ksm_registry *registry = &engine->registry;
+
+	lockdep_assert_held(&engine->mutex);
+	spin_lock(&registry->lock);
+	WARN_ON_ONCE(registry->cursor != kmm);
+	ksm_registry_seek(registry, &kmm->slot.mm_node);
+	mm_slot_remove(&kmm->slot);
+	spin_unlock(&registry->lock);
+	mm_flags_clear(MMF_VM_MERGEABLE, kmm->slot.mm);
+}
+
+/**
+ * ksm_registry_free() - forget an mm: step two, drop what it holds
+ * @kmm: an mm that was removed; no lock of its mm is held
+ */
+void ksm_registry_free(struct ksm_mm *kmm)
+{
+	struct mm_struct *mm = kmm->slot.mm;
+
+	WARN_ON_ONCE(!xa_empty(&kmm->chunks) || atomic_read(&kmm->claims));
+	mm_slot_free(ksm_mm_cache, kmm);
+	mmdrop(mm);
+}
+
+/**
+ * ksm_registry_exit() - an mm exits, or its exec fails
+ * @engine: the engine
+ * @mm: the mm; its mmap_lock is held only in the case of the failed exec
+ *
+ * Most mms have nothing to retire when they exit, and are forgotten at once. Any
+ * other is moved to where the scan will find it next.
+ *
+ * Return: true if the scan may be walking the page tables of @mm, for which the
+ * caller has to wait before they are freed.
+ */
+bool ksm_registry_exit(struct ksm_engine *engine, struct mm_struct *mm)
+{
+	struct ksm_registry *registry = &engine->registry;
+	struct ksm_mm *kmm;
+	bool idle;
+
+	spin_lock(&registry->lock);
+	kmm = ksm_registry_find(registry, mm);
+	idle = kmm && kmm != registry->cursor && xa_empty(&kmm->chunks);
+	if (idle)
+		mm_slot_remove(&kmm->slot);
+	else if (kmm && registry->cursor && kmm != registry->cursor)
+		list_move(&kmm->slot.mm_node, &registry->cursor->slot.mm_node);
+	spin_unlock(&registry->lock);
+
+	if (idle) {
+		mm_flags_clear(MMF_VM_MERGE_ANY, mm);
+		mm_flags_clear(MMF_VM_MERGEABLE, mm);
+		ksm_registry_free(kmm);
+	}
+	return kmm && !idle;
+}
+
+/**
+ * ksm_registry_empty() - is no mm registered?
+ * @engine: the engine
+ */
+bool ksm_registry_empty(struct ksm_engine *engine)
+{
+	return list_empty(&engine->registry.mms);
+}
+
+/**
+ * ksm_registry_start() - put the cursor on the first mm
+ * @engine: the engine, its mutex held
+ *
+ * Return: that mm; NULL if none is registered.
+ */
+struct ksm_mm *ksm_registry_start(struct ksm_engine *engine)
+{
+	struct ksm_registry *registry = &engine->registry;
+	struct ksm_mm *kmm;
+
+	lockdep_assert_held(&engine->mutex);
+	spin_lock(&registry->lock);
+	kmm = ksm_registry_seek(registry, &registry->mms);
+	spin_unlock(&registry->lock);
+	return kmm;
+}
+
+/**
+ * ksm_registry_next() - move the cursor on to the next mm
+ * @engine: the engine, its mutex held
+ *
+ * The mm that the cursor was on may be gone when this returns, unless the caller
+ * knows better: it may exit, and have nothing to retire.
+ *
+ * Return: the next mm; NULL if that was the last one, and the pass is over.
+ */
+struct ksm_mm *ksm_registry_next(struct ksm_engine *engine)
+{
+	struct ksm_registry *registry = &engine->registry;
+	struct ksm_mm *kmm;
+
+	lockdep_assert_held(&engine->mutex);
+	spin_lock(&registry->lock);
+	kmm = ksm_registry_seek(registry, &registry->cursor->slot.mm_node);
+	spin_unlock(&registry->lock);
+	return kmm;
+}
+
+/**
+ * ksm_registry_reset() - end the pass where it is
+ * @engine: the engine, its mutex held
+ */
+void ksm_registry_reset(struct ksm_engine *engine)
+{
+	lockdep_assert_held(&engine->mutex);
+	spin_lock(&engine->registry.lock);
+	engine->registry.cursor = NULL;
+	spin_unlock(&engine->registry.lock);
+}
+
+/**
+ * ksm_registry_metadata() - memory spent on remembering the pages of one mm
+ * @engine: the engine
+ * @mm: the mm, registered or not
+ *
+ * Return: bytes.
+ */
+long ksm_registry_metadata(struct ksm_engine *engine, struct mm_struct *mm)
+{
+	const long chunk = sizeof(struct ksm_chunk) + PTRS_PER_PTE * sizeof(u64);
+	long bytes = 0;
+	struct ksm_mm *kmm;
+
+	spin_lock(&engine->registry.lock);
+	kmm = ksm_registry_find(&engine->registry, mm);
+	if (kmm)
+		bytes = atomic_long_read(&kmm->nr_chunks) * chunk +
+			atomic_long_read(&kmm->nr_items) *
+			(long)sizeof(struct ksm_rmap_item);
+	spin_unlock(&engine->registry.lock);
+	return bytes;
+}

@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * From a KSM folio to what maps it, for reclaim, migration and memory failure; and
+ * what happens to KSM folios on their way through swap and migration.
+ *
+ * The sharers of a folio are the items of its stable node. They are read under the
+ * folio lock, which is what holds off ksmd here: nothing waits for the engine mutex.
+ */
+#include "ksm_internal.h"
+#include "ksm.h"
+
+/* Where an item's page is: one address, in one place of one anon_vma. */
+#define ksm_for_each_item_vma(avc, item)				\
+	anon_rmap_tree_foreach(avc, (item)->stable.anon_vma,		\
+			       (item)->stable.index, (item)->stable.index)
+
+static bool ksm_vma_has(const struct vm_area_struct *vma, unsigned long addr)
+{
+	return addr >= vma->vm_start && addr < vma->vm_end;
+}
+
+/* Visit the mappings that an item stands for. Return: false to end the walk. */
+static bool ksm_rmap_walk_item(struct folio *folio, struct ksm_rmap_item *item,
+			       struct rmap_walk_control *rwc, bool forks)
+{
+	const unsigned long addr = ksm_item_addr(item);
+	struct anon_vma_chain *avc;
+
+	lockdep_assert_held(&item->stable.anon_vma->root->rwsem);
+	ksm_for_each_item_vma(avc, item) {
+		struct vm_area_struct *vma = avc->vma;
+
+		cond_resched();
+		if (!ksm_vma_has(vma, addr) ||
+		    (vma->vm_mm != item->owner->slot.mm) != forks ||
+		    (rwc->invalid_vma && rwc->invalid_vma(vma, rwc->arg)))
+			continue;
+		if (!rwc->rmap_one(folio, vma, addr, rwc->arg) ||
+		    (rwc->done && rwc->done(folio)))
+			return false;
+	}
+	return true;
+}
+
+/* Return: false to end the walk, be it for a lock that cannot be had at once. */
+static bool ksm_rmap_lock_item(struct ksm_rmap_item *item,
+			       struct rmap_walk_control *rwc)
+{
+	struct anon_vma *anon_vma = item->stable.anon_vma;
+
+	if (anon_vma_trylock_read(anon_vma))
+		return true;
+	if (rwc->try_lock) {
+		rwc->contended = true;
+		return false;
+	}
+	anon_vma_lock_read(anon_vma);
+	return true;
+}
+
+static bool ksm_rmap_walk_node(struct folio *folio, struct ksm_stable_node *node,
+			       struct rmap_walk_control *rwc, bool forks)
+{
+	struct ksm_rmap_item *item;
+	bool go_on = true;
+
+	hlist_for_each_entry(item, &node->items, stable.link) {
+		cond_resched();
+		if (!ksm_rmap_lock_item(item, rwc))
+			return false;
+		go_on = ksm_rmap_walk_item(folio, item, rwc, forks);
+		anon_vma_unlock_read(item->stable.anon_vma);
+		if (!go_on)
+			break;
+	}
+	return go_on;
+}
+
+/**
+ * rmap_walk_ksm() - visit the mappings of a KSM folio
+ * @folio: the folio, locked
+ * @rwc: what to do with each, and when to stop
+ *
+ * First the mappings that the items stand for. If that was not enough, those in
+ * processes that were forked from theirs since ksmd came by last.
+ *
+ * The exact index of the page within the anon_vma is known, since mremap() unmerges
+ * what it moves: only VMAs that can map the page are looked at, not all that the
+ * anon_vma has.
+ */
+void rmap_walk_ksm(struct folio *folio, struct rmap_walk_control *rwc)
+{
+	struct ksm_stable_node *node;
+
+	VM_WARN_ON_FOLIO(!folio_test_ksm(folio), folio);
+	VM_WARN_ON_FOLIO(!folio_test_locked(folio), folio);
+
+	node = ksm_node_of(folio);
+	if (node && ksm_rmap_walk_node(folio, node, rwc, false))
+		ksm_rmap_walk_node(folio, node, rwc, true);
+}
+
+#ifdef CONFIG_MEMORY_FAILURE
+static void ksm_collect_item(struct ksm_rmap_item *item, const struct page *page,
+			     struct list_head *to_kill, int force_early)
+{
+	const unsigned long addr = ksm_item_addr(item);
+	struct anon_vma_chain *avc;
+	struct task_struct *task, *victim;
+
+	guard(rcu)();
+	for_each_process(task) {
+		victim = task_early_kill(task, force_early);
+		if (!victim)
+			continue;
+		ksm_for_each_item_vma(avc, item)
+			if (avc->vma->vm_mm == victim->mm &&
+			    ksm_vma_has(avc->vma, addr))
+				add_to_kill_ksm(victim, page, avc->vma, to_kill,
+						addr);
+	}
+}
+
+/**
+ * collect_procs_ksm() - find the processes that a memory failure concerns
+ * @folio: the folio that failed, locked
+ * @page: its page
+ * @to_kill: list that the processes are added to
+ * @force_early: whether also those that did not ask to be told early
+ */
+void collect_procs_ksm(const struct folio *folio, const struct page *page,
+		       struct list_head *to_kill, int force_early)
+{
+	struct ksm_stable_node *node = ksm_node_of(folio);
+	struct ksm_rmap_item *item;
+
+	if (!node)
+		return;
+	hlist_for_each_entry(item, &node->items, stable.link) {
+		anon_vma_lock_read(item->stable.anon_vma);
+		ksm_collect_item(item, page, to_kill, force_early);
+		anon_vma_unlock_read(item->stable.anon_vma);
+	}
+}
+#endif /* CONFIG_MEMORY_FAILURE */
+
+#ifdef CONFIG_MIGRATION
+/**
+ * folio_migrate_ksm() - a KSM folio moves, and its node with it
+ * @newfolio: where to, locked, with the mapping already set
+ * @folio: where from, locked; it is no node's afterwards
+ */
+void folio_migrate_ksm(struct folio *newfolio, struct folio *folio)
+{
+	struct ksm_stable_node *node = ksm_node_of(folio);
+
+	VM_WARN_ON_FOLIO(!folio_test_locked(folio), folio);
+	VM_WARN_ON_FOLIO(!folio_test_locked(newfolio), newfolio);
+	VM_WARN_ON_FOLIO(newfolio->mapping != folio->mapping, newfolio);
+
+	if (!node)
+		return;
+	VM_WARN_ON_FOLIO(node->pfn != folio_pfn(folio), folio);
+	ksm_node_moved(node, folio_pfn(newfolio));
+	ksm_node_bind(folio, NULL);
+}
+#endif /* CONFIG_MIGRATION */
+
+/* May the folio be mapped at this address as it is? */
+static bool ksm_swapin_fits(struct folio *folio, struct vm_area_struct *vma,
+			    unsigned long addr)
+{
+	struct anon_vma *anon_vma = folio_anon_vma(folio);
+
+	if (folio_test_large(folio))
+		return true;
+	if (folio_test_ksm(folio))
+		return ksm_node_of(folio) &&
+		       !(READ_ONCE(ksm_engine.run) & KSM_RUN_UNMERGE);
+	return !anon_vma || (anon_vma->root == vma->anon_vma->root &&
+			     folio->index == linear_anon_page_index(vma, addr));
+}
+
+static struct folio *ksm_swapin_alloc(struct vm_area_struct *vma,
+				      unsigned long addr)
+{
+	struct folio *folio;
+
+	folio = vma_alloc_folio(GFP_HIGHUSER_MOVABLE, 0, vma, addr);
+	if (folio && mem_cgroup_charge(folio, vma->vm_mm, GFP_KERNEL)) {
+		folio_put(folio);
+		folio = NULL;
+	}
+	return folio;
+}
+
+/**
+ * ksm_might_need_to_copy() - a folio from the swap cache is to be mapped
+ * @folio: the folio, locked
+ * @vma: where it is to be mapped; its lock or the mmap lock is held
+ * @addr: where in @vma
+ *
+ * A KSM folio that was swapped out by several sharers is one folio in the swap
+ * cache. The first to fault it in may get it with its own anon_vma; it does not fit
+ * the next one's. Joining them again would take locks that a fault cannot take, so
+ * the next one gets a copy, which ksmd will merge in its time. It is also where a
+ * KSM folio is given up while everything is being unmerged.
+ *
+ * Return: @folio, if it can be used; a new folio, locked, charged and uptodate; NULL
+ * when there is no memory; ERR_PTR(-EHWPOISON) if @folio's memory is broken.
+ */
+struct folio *ksm_might_need_to_copy(struct folio *folio,
+				     struct vm_area_struct *vma,
+				     unsigned long addr)
+{
+	struct page *page = folio_page(folio, 0);
+	struct folio *copy;
+
+	if (ksm_swapin_fits(folio, vma, addr))
+		return folio;
+	if (PageHWPoison(page))
+		return ERR_PTR(-EHWPOISON);
+	if (!folio_test_uptodate(folio))
+		return folio;	/* the caller reports the failed read */
+
+	copy = ksm_swapin_alloc(vma, addr);
+	if (!copy)
+		return NULL;
+	if (copy_mc_user_highpage(folio_page(copy, 0), page, addr, vma)) {
+		folio_put(copy);
+		return ERR_PTR(-EHWPOISON);
+	}
+	folio_set_dirty(copy);
+	__folio_mark_uptodate(copy);
+	__folio_set_locked(copy);
+#ifdef CONFIG_SWAP
+	count_vm_event(KSM_SWPIN_COPY);
+#endif
+	return copy;
+}
