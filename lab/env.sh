@@ -36,3 +36,13 @@ take_lock() {
 	exec 9>"$CACHE/lock/$1"
 	flock -n 9 || { say "waiting for another run ($1)"; flock 9; }
 }
+
+# use_ccache DIR: objects are shared between checkouts, so nothing in a compiler
+# call may depend on where a checkout lies (below DIR) or on when it was built.
+use_ccache() {
+	export CCACHE_DIR=$CACHE/ccache CCACHE_BASEDIR=$1 CCACHE_NOHASHDIR=1
+	export CCACHE_COMPILERCHECK=content CCACHE_MAXSIZE=8G
+	export CCACHE_SLOPPINESS=time_macros,include_file_mtime,include_file_ctime
+	export KBUILD_BUILD_TIMESTAMP='1970-01-01 00:00:00 UTC'
+	export KBUILD_BUILD_USER=ksm KBUILD_BUILD_HOST=lab KBUILD_BUILD_VERSION=1
+}

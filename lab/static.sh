@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: GPL-2.0
+# Sourced by lab/check: tests that only read the sources and objects.
+
+# What is C of ours, by path from the root of the repo.
+our_c() {
+	(cd "$TOP" && git ls-files -co --exclude-standard '*.c' '*.h' |
+		while read -r f; do [ ! -f "$f" ] || echo "$f"; done)
+}
+
+# Silent means clean. A file is new to checkpatch, so ask it for no patch's head;
+# CamelCase and friends in the base's API are known from the tree (--root).
+checkpatch() {
+	local text
+
+	text=$(cd "$TREE" && ./scripts/checkpatch.pl --strict --no-summary --terse --show-types \
+		--no-tree --ignore FILE_PATH_CHANGES "$@" 2>&1) && [ -z "$text" ] && return
+	printf '%s\n' "$text"
+	return 1
+}
+
+sparse_object() {
+	local text
+
+	rm -f "$BUILD/x86/$1"
+	text=$(make -C "$TREE" O="$BUILD/x86" ARCH=x86_64 "CC=ccache gcc" "HOSTCC=ccache gcc" \
+		C=2 CF=-Wsparse-error "$1" 2>&1) && ! printf %s "$text" | grep -qE ': (warning|error):' && return
+	printf '%s\n' "$text" | grep -E ': (warning|error):' || printf '%s\n' "$text"
+	return 1
+}
+
+kernel_doc() {
+	local text
+
+	text=$(cd "$TREE" && ./scripts/kernel-doc -none -Wall "$TOP/$1" 2>&1)
+	[ -z "$text" ] || { printf '%s\n' "$text"; return 1; }
+}
+
+# The order of the objects in mm/ksm/Makefile is the order of the layers: an
+# object may use ksm_* symbols of objects in lines below its own, and no others.
+layers() {
+	local object symbol row owner bad=0
+	declare -A row_of owner_of
+
+	row_of[mm/ksm.o]=0
+	row=0
+	while read -r line; do
+		row=$((row + 1))
+		for object in $line; do row_of[mm/ksm/$object]=$row; done
+	done < <(sed -n 's/^obj-[^:+]*[:+]= *//p' "$TOP/mm/ksm/Makefile")
+	for object in "${!row_of[@]}"; do
+		[ -f "$BUILD/x86/$object" ] || { echo "$object was not built"; return 1; }
+		for symbol in $(nm -g --defined-only "$BUILD/x86/$object" | awk '{ print $3 }'); do
+			owner_of[$symbol]=$object
+		done
+	done
+	for object in "${!row_of[@]}"; do
+		for symbol in $(nm -u "$BUILD/x86/$object" | awk '{ print $2 }'); do
+			owner=${owner_of[$symbol]:-}
+			[ -n "$owner" ] && [ "$owner" != "$object" ] || continue
+			[ "${row_of[$owner]}" -le "${row_of[$object]}" ] || continue
+			echo "$object may not use $symbol of $owner"
+			bad=1
+		done
+	done
+	return $bad
+}
+
+static_all() {
+	local f p
+
+	for f in $(our_c); do
+		test_it "checkpatch $f" checkpatch -f "$TOP/$f"
+	done
+	while read -r p; do
+		test_it "checkpatch $p" checkpatch "$TOP/patches/$p"
+	done < "$TOP/patches/series"
+	for f in $(cd "$TOP" && ls mm/ksm.c mm/ksm/*.[ch] include/linux/ksm.h 2>/dev/null); do
+		test_it "kernel-doc $f" kernel_doc "$f"
+	done
+
+	use_ccache "$BUILD"
+	"$LAB/kernel" x86 > /dev/null || { not_ok "x86: the build failed"; return; }
+	for f in $(cd "$TOP" && ls mm/ksm.c mm/ksm/*.c); do
+		test_it "sparse $f" sparse_object "${f%.c}.o"
+	done
+	test_it "layers" layers
+}
