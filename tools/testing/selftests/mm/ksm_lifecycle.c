@@ -127,7 +127,7 @@ TEST_F_TIMEOUT(life, fork_is_scanned, KSM_TIMEOUT)
 	struct ksm_child child;
 
 	if (ksm_child_fork(&child)) {
-		if (ksm_stat(0, "ksm_merging_pages"))
+		if (ksm_stat_of(0, "ksm_merging_pages"))
 			_exit(2);
 		ksm_child_pause(&child);
 		_exit(!ksm_pages_hold(self->addr, NR_PAGES, 1, 0));
@@ -136,7 +136,7 @@ TEST_F_TIMEOUT(life, fork_is_scanned, KSM_TIMEOUT)
 	ASSERT_EQ(0, ksm_scan(3));
 	EXPECT_EQ(1, ksm_get("pages_shared"));
 	EXPECT_EQ(2 * NR_PAGES - 1, ksm_get("pages_sharing"));
-	EXPECT_EQ(NR_PAGES, ksm_stat(child.pid, "ksm_merging_pages"));
+	EXPECT_EQ(NR_PAGES, ksm_stat_of(child.pid, "ksm_merging_pages"));
 	EXPECT_EQ(0, ksm_child_finish(&child));
 	EXPECT_TRUE(ksm_pages_hold(self->addr, NR_PAGES, 1, 0));
 }
@@ -189,8 +189,8 @@ TEST_F_TIMEOUT(life, run_2_is_synchronous, KSM_TIMEOUT)
 	EXPECT_EQ(0, ksm_get("pages_unshared"));
 	EXPECT_EQ(0, ksm_get("pages_volatile"));
 	EXPECT_EQ(0, ksm_get("general_profit"));
-	EXPECT_EQ(0, ksm_stat(0, "ksm_merging_pages"));
-	EXPECT_EQ(0, ksm_stat(0, "ksm_rmap_items"));
+	EXPECT_EQ(0, ksm_stat_of(0, "ksm_merging_pages"));
+	EXPECT_EQ(0, ksm_stat_of(0, "ksm_rmap_items"));
 	EXPECT_EQ(0, ksm_count_merged(self->addr, NR_PAGES));
 	EXPECT_TRUE(ksm_pages_hold(self->addr, NR_PAGES, 1, 0));
 	EXPECT_EQ(0, ksm_child_finish(&child));
@@ -258,7 +258,7 @@ TEST_F_TIMEOUT(life, unmerge_in_a_thread_while_scanning, KSM_TIMEOUT)
 }
 
 /* Maps, fills, checks and unmaps, over and over; nonzero if bytes were wrong. */
-static int churn(unsigned int rounds, uint64_t salt)
+static int churn(unsigned int rounds, __u64 salt)
 {
 	for (unsigned int round = 0; round < rounds; round++) {
 		char *addr = ksm_map_dups(NR_PAGES, round % 3);
@@ -287,14 +287,12 @@ TEST_F_TIMEOUT(life, churn_while_scanning, KSM_TIMEOUT)
 	struct ksm_child children[6];
 
 	ASSERT_EQ(0, ksm_write("sleep_millisecs", "0"));
-	ASSERT_EQ(0, ksm_write("max_page_sharing", "256"));
 	ASSERT_EQ(0, ksm_write("run", "1"));
 	for (int round = 0; round < 5; round++) {
 		for (size_t i = 0; i < ARRAY_SIZE(children); i++)
 			if (ksm_child_fork(&children[i]))
 				_exit(churn(10 + 10 * i, i + 1));
-		for (size_t i = 0; i < ARRAY_SIZE(children); i++)
-			ASSERT_EQ(0, ksm_child_end(&children[i]));
+		ASSERT_EQ(0, ksm_children_end(children, ARRAY_SIZE(children)));
 		ASSERT_TRUE(ksm_pages_hold(self->addr, NR_PAGES, 1, 0));
 	}
 	ASSERT_EQ(0, ksm_wait_scans(2));
@@ -326,7 +324,7 @@ TEST_F_TIMEOUT(life, killed_while_scanning, KSM_TIMEOUT)
 
 struct writer {
 	char *addr;
-	volatile bool stop;
+	bool stop;
 	bool wrong;
 };
 
@@ -334,16 +332,16 @@ struct writer {
 static void *count_up(void *arg)
 {
 	struct writer *w = arg;
-	uint64_t n = 0;
+	__u64 n = 0;
 
-	while (!w->stop) {
+	while (!__atomic_load_n(&w->stop, __ATOMIC_RELAXED)) {
 		n++;
 		for (int i = 0; i < NR_PAGES; i++) {
-			volatile uint64_t *slot = (uint64_t *)ksm_page(w->addr, i) + 9;
+			__u64 *slot = (__u64 *)ksm_page(w->addr, i) + 9;
 
-			if (*slot != n - 1)
+			if (FORCE_READ(*slot) != n - 1)
 				w->wrong = true;
-			*slot = n;
+			__atomic_store_n(slot, n, __ATOMIC_RELAXED);
 		}
 		/* Let them be equal, and merged, once in a while. */
 		if (!(n % 64))
@@ -365,7 +363,7 @@ TEST_F_TIMEOUT(life, no_write_is_lost, KSM_TIMEOUT)
 	ASSERT_EQ(0, ksm_write("run", "1"));
 	ASSERT_EQ(0, pthread_create(&thread, NULL, count_up, &w));
 	EXPECT_EQ(0, ksm_wait_scans(1500));
-	w.stop = true;
+	__atomic_store_n(&w.stop, true, __ATOMIC_RELAXED);
 	pthread_join(thread, NULL);
 	EXPECT_FALSE(w.wrong);
 	TH_LOG("%ld writes met a merged page", ksm_vmstat("cow_ksm") - before);
@@ -385,8 +383,7 @@ TEST_F_TIMEOUT(life, run_states_under_churn, KSM_TIMEOUT)
 		ASSERT_EQ(0, ksm_write("run", states[round % ARRAY_SIZE(states)]));
 		usleep(3000);
 	}
-	for (size_t i = 0; i < ARRAY_SIZE(children); i++)
-		EXPECT_EQ(0, ksm_child_end(&children[i]));
+	EXPECT_EQ(0, ksm_children_end(children, ARRAY_SIZE(children)));
 	ASSERT_EQ(0, ksm_write("run", "2"));
 	EXPECT_EQ(0, ksm_get("pages_shared"));
 	EXPECT_EQ(0, ksm_count_merged(self->addr, NR_PAGES));
@@ -398,6 +395,7 @@ TEST_F_TIMEOUT(life, many_processes, KSM_TIMEOUT)
 {
 	enum { NR = 150 };
 	static struct ksm_child children[NR];
+	int there = 0;
 
 	for (int i = 0; i < NR; i++) {
 		if (!ksm_child_fork(&children[i]))
@@ -409,12 +407,14 @@ TEST_F_TIMEOUT(life, many_processes, KSM_TIMEOUT)
 		_exit(addr == MAP_FAILED || !ksm_pages_hold(addr, 2, 60 + i % 5, 0));
 	}
 	for (int i = 0; i < NR; i++)
-		ASSERT_TRUE(ksm_child_wait(&children[i]));
+		there += ksm_child_wait(&children[i]);
+	ASSERT_EQ(NR, there);
 	ASSERT_EQ(0, ksm_scan(3));
 	EXPECT_EQ(6, ksm_get("pages_shared"));
 	EXPECT_EQ(2 * NR - 5 + NR_PAGES - 1, ksm_get("pages_sharing"));
 	for (int i = 0; i < NR; i++)
-		EXPECT_EQ(0, ksm_child_finish(&children[i]));
+		ksm_child_go(&children[i]);
+	EXPECT_EQ(0, ksm_children_end(children, NR));
 	ASSERT_EQ(0, ksm_scan(1));
 	EXPECT_EQ(1, ksm_get("pages_shared"));
 	EXPECT_EQ(NR_PAGES - 1, ksm_get("pages_sharing"));
@@ -436,8 +436,8 @@ TEST_F_TIMEOUT(life, sparse_mapping_is_passed_quickly, KSM_TIMEOUT)
 	}
 	ASSERT_NE(MAP_FAILED, addr);
 	TH_LOG("%zu GiB", len >> 30);
-	if (madvise(addr, len, MADV_NOHUGEPAGE))
-		ASSERT_EQ(EINVAL, errno);
+	/* It fails where there are no huge pages, which is as good. */
+	madvise(addr, len, MADV_NOHUGEPAGE);
 	last = len / psize() - 1;
 	ksm_fill(addr, 70);
 	ksm_fill(ksm_page(addr, last), 70);

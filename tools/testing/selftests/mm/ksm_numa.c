@@ -32,6 +32,14 @@ static int node_of(char *addr)
 	return node;
 }
 
+static bool all_on(char *addr, size_t nr_pages, int node)
+{
+	for (size_t i = 0; i < nr_pages; i++)
+		if (node_of(ksm_page(addr, i)) != node)
+			return false;
+	return true;
+}
+
 /* Moves one page; 0 or -errno, be it of the call or of the page. */
 static int move_to(char *addr, int node)
 {
@@ -81,12 +89,11 @@ FIXTURE_SETUP(numa)
 		SKIP(return, "needs two nodes with memory");
 	self->addr = ksm_map(NR_PAGES);
 	ASSERT_NE(MAP_FAILED, self->addr);
-	for (int i = 0; i < 2; i++)
-		ASSERT_EQ(0, bind_to(ksm_page(self->addr, i * HALF), HALF,
-				     self->node[i], 0));
+	ASSERT_EQ(0, bind_to(self->addr, HALF, self->node[0], 0));
+	ASSERT_EQ(0, bind_to(ksm_page(self->addr, HALF), HALF, self->node[1], 0));
 	ksm_fill_pages(self->addr, NR_PAGES, 1, 0);
-	for (int i = 0; i < NR_PAGES; i++)
-		ASSERT_EQ(self->node[i / HALF], node_of(ksm_page(self->addr, i)));
+	ASSERT_TRUE(all_on(self->addr, HALF, self->node[0]));
+	ASSERT_TRUE(all_on(ksm_page(self->addr, HALF), HALF, self->node[1]));
 	ASSERT_EQ(0, ksm_madvise(self->addr, NR_PAGES, MADV_MERGEABLE));
 }
 
@@ -95,28 +102,12 @@ FIXTURE_TEARDOWN_PARENT(numa)
 	ksm_restore();
 }
 
-static bool all_on(char *addr, size_t nr_pages, int node)
-{
-	for (size_t i = 0; i < nr_pages; i++)
-		if (node_of(ksm_page(addr, i)) != node)
-			return false;
-	return true;
-}
-
-static bool all_one_page(char *addr, size_t nr_pages)
-{
-	for (size_t i = 1; i < nr_pages; i++)
-		if (ksm_pfn(ksm_page(addr, i)) != ksm_pfn(addr))
-			return false;
-	return true;
-}
-
 TEST_F_TIMEOUT(numa, nodes_merge_by_default, KSM_TIMEOUT)
 {
 	ASSERT_EQ(0, ksm_scan(3));
 	EXPECT_EQ(1, ksm_get("pages_shared"));
 	EXPECT_EQ(NR_PAGES - 1, ksm_get("pages_sharing"));
-	EXPECT_TRUE(all_one_page(self->addr, NR_PAGES));
+	EXPECT_TRUE(ksm_one_frame(self->addr, NR_PAGES));
 	EXPECT_TRUE(ksm_pages_hold(self->addr, NR_PAGES, 1, 0));
 }
 
@@ -129,7 +120,7 @@ TEST_F_TIMEOUT(numa, nodes_are_kept_apart, KSM_TIMEOUT)
 	for (int i = 0; i < 2; i++) {
 		char *half = ksm_page(self->addr, i * HALF);
 
-		EXPECT_TRUE(all_one_page(half, HALF));
+		EXPECT_TRUE(ksm_one_frame(half, HALF));
 		EXPECT_TRUE(all_on(half, HALF, self->node[i]));
 	}
 	EXPECT_TRUE(ksm_pages_hold(self->addr, NR_PAGES, 1, 0));
@@ -167,9 +158,8 @@ TEST_F_TIMEOUT(numa, limit_per_node, KSM_TIMEOUT)
 	EXPECT_EQ(NR_PAGES - 4, ksm_get("pages_sharing"));
 	EXPECT_EQ(2, ksm_get("stable_node_chains"));
 	EXPECT_EQ(4, ksm_get("stable_node_dups"));
-	for (int i = 0; i < 2; i++)
-		EXPECT_TRUE(all_on(ksm_page(self->addr, i * HALF), HALF,
-				   self->node[i]));
+	EXPECT_TRUE(all_on(self->addr, HALF, self->node[0]));
+	EXPECT_TRUE(all_on(ksm_page(self->addr, HALF), HALF, self->node[1]));
 }
 
 /* One mapping is asked to move: the page goes, and with it all the mappings. */
@@ -178,7 +168,7 @@ TEST_F_TIMEOUT(numa, the_whole_set_migrates, KSM_TIMEOUT)
 	struct ksm_child child;
 
 	ASSERT_EQ(0, ksm_scan(3));
-	ASSERT_TRUE(all_one_page(self->addr, NR_PAGES));
+	ASSERT_TRUE(ksm_one_frame(self->addr, NR_PAGES));
 	if (ksm_child_fork(&child)) {
 		ksm_child_pause(&child);
 		_exit(!all_on(self->addr, NR_PAGES, self->node[0]) ||
@@ -187,7 +177,7 @@ TEST_F_TIMEOUT(numa, the_whole_set_migrates, KSM_TIMEOUT)
 	ASSERT_TRUE(ksm_child_wait(&child));
 	for (int i = 1; i >= 0; i--) {
 		ASSERT_EQ(0, move_to(ksm_page(self->addr, i), self->node[i]));
-		EXPECT_TRUE(all_one_page(self->addr, NR_PAGES));
+		EXPECT_TRUE(ksm_one_frame(self->addr, NR_PAGES));
 		EXPECT_TRUE(all_on(self->addr, NR_PAGES, self->node[i]));
 		EXPECT_EQ(NR_PAGES, ksm_count_merged(self->addr, NR_PAGES));
 		EXPECT_TRUE(ksm_pages_hold(self->addr, NR_PAGES, 1, 0));
@@ -200,7 +190,7 @@ TEST_F_TIMEOUT(numa, the_whole_set_migrates, KSM_TIMEOUT)
 	ASSERT_EQ(0, ksm_scan(2));
 	ksm_fill(self->addr, 1);
 	ASSERT_EQ(0, ksm_scan(3));
-	EXPECT_TRUE(all_one_page(self->addr, NR_PAGES));
+	EXPECT_TRUE(ksm_one_frame(self->addr, NR_PAGES));
 	EXPECT_EQ(1, ksm_get("pages_shared"));
 }
 
@@ -209,9 +199,9 @@ TEST_F_TIMEOUT(numa, migrates_by_mbind, KSM_TIMEOUT)
 	ASSERT_EQ(0, ksm_scan(3));
 	for (int i = 1; i >= 0; i--) {
 		ASSERT_EQ(0, bind_to(self->addr, NR_PAGES, self->node[i],
-				     MPOL_MF_MOVE_ALL | MPOL_MF_STRICT));
+				     MPOL_MF_MOVE_ALL));
 		EXPECT_TRUE(all_on(self->addr, NR_PAGES, self->node[i]));
-		EXPECT_TRUE(all_one_page(self->addr, NR_PAGES));
+		EXPECT_TRUE(ksm_one_frame(self->addr, NR_PAGES));
 		EXPECT_TRUE(ksm_pages_hold(self->addr, NR_PAGES, 1, 0));
 	}
 }

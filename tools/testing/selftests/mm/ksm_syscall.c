@@ -317,7 +317,7 @@ static void print_state(void)
 	char *addr = ksm_map(1);
 
 	printf("%d %d %ld\n", get_merge(), addr != MAP_FAILED && ksm_is_mergeable(addr),
-	       ksm_stat(0, "ksm_merging_pages"));
+	       ksm_stat_of(0, "ksm_merging_pages"));
 }
 
 /* The setting survives fork and exec; what was merged is counted anew. */
@@ -330,10 +330,10 @@ TEST_F_TIMEOUT(call, prctl_survives_fork_and_exec, KSM_TIMEOUT)
 	ASSERT_NE(MAP_FAILED, addr);
 	ASSERT_EQ(0, set_merge(1));
 	ASSERT_EQ(0, ksm_scan(3));
-	ASSERT_GE(ksm_stat(0, "ksm_merging_pages"), 8);
+	ASSERT_GE(ksm_stat_of(0, "ksm_merging_pages"), 8);
 	if (ksm_child_fork(&child))
 		_exit(get_merge() == 1 && ksm_is_mergeable(addr) &&
-		      ksm_stat(0, "ksm_merging_pages") == 0 ? 0 : 1);
+		      ksm_stat_of(0, "ksm_merging_pages") == 0 ? 0 : 1);
 	EXPECT_EQ(0, ksm_child_end(&child));
 
 	ASSERT_GT(readlink("/proc/self/exe", self_path, sizeof(self_path) - 1), 0);
@@ -346,19 +346,27 @@ TEST_F_TIMEOUT(call, prctl_survives_fork_and_exec, KSM_TIMEOUT)
 	ASSERT_EQ(0, set_merge(0));
 }
 
+#define KSM_STAT_FORMAT				\
+	"ksm_rmap_items %ld\n"			\
+	"ksm_zero_pages %ld\n"			\
+	"ksm_merging_pages %ld\n"		\
+	"ksm_process_profit %ld\n"		\
+	"ksm_merge_any: %3s\n"			\
+	"ksm_mergeable: %3s\n%n"
+
 /* Programs read this text by position: the order and the two colons matter. */
 TEST_F_TIMEOUT(call, ksm_stat_format, KSM_TIMEOUT)
 {
 	char *addr = ksm_map_dups(8, 3), buf[512], any[8], able[8], path[64];
 	long items, zero, merging, profit;
-	int end = 0;
+	int fields, end = 0;
 
 	ASSERT_NE(MAP_FAILED, addr);
 	ASSERT_EQ(0, ksm_scan(3));
 	ASSERT_GT(ksm_slurp("/proc/self/ksm_stat", buf, sizeof(buf)), 0);
-	ASSERT_EQ(6, sscanf(buf, "ksm_rmap_items %ld\nksm_zero_pages %ld\nksm_merging_pages %ld\nksm_process_profit %ld\nksm_merge_any: %3s\nksm_mergeable: %3s\n%n",
-			    &items, &zero, &merging, &profit, any, able, &end));
-	EXPECT_GT(end, 0);
+	fields = sscanf(buf, KSM_STAT_FORMAT, &items, &zero, &merging, &profit, any,
+			able, &end);
+	ASSERT_EQ(6, fields);
 	EXPECT_EQ((int)strlen(buf), end);
 	EXPECT_EQ(8, merging);
 	EXPECT_EQ(0, zero);
@@ -394,13 +402,14 @@ TEST_F(call, ksm_stat_flags)
 TEST_F_TIMEOUT(call, smaps_and_kpageflags, KSM_TIMEOUT)
 {
 	char *addr = ksm_map_dups(8, 4), value[64], rollup[4096];
-	const char *line;
-	long kb = 0;
+	char *line, *end;
+	long kb;
 
 	ASSERT_NE(MAP_FAILED, addr);
 	ASSERT_EQ(0, ksm_scan(3));
 	ASSERT_TRUE(ksm_smaps(addr, "KSM:", value, sizeof(value)));
-	EXPECT_EQ(1, sscanf(value, " %ld kB", &kb));
+	kb = strtol(value, &end, 10);
+	EXPECT_STREQ(" kB", end);
 	EXPECT_EQ(8 * psize() / 1024, kb);
 	EXPECT_TRUE(ksm_is_mergeable(addr));
 
@@ -408,11 +417,54 @@ TEST_F_TIMEOUT(call, smaps_and_kpageflags, KSM_TIMEOUT)
 	line = strstr(rollup, "\nAnonymous:");
 	ASSERT_NE(NULL, line);
 	line = strchr(line + 1, '\n');
-	EXPECT_EQ(1, sscanf(line, "\nKSM: %ld kB", &kb));
-	EXPECT_EQ(8 * psize() / 1024, kb);
+	ASSERT_EQ(0, strncmp(line, "\nKSM: ", 6));
+	EXPECT_EQ(8 * psize() / 1024, strtol(line + 6, &end, 10));
+	EXPECT_EQ(0, strncmp(end, " kB\n", 4));
 
 	EXPECT_EQ(KSM_KPF_KSM | KSM_KPF_ANON,
 		  ksm_pageflags(addr) & (KSM_KPF_KSM | KSM_KPF_ANON));
+}
+
+/* Clock ticks that ksmd has used, fields 14 and 15 of its stat. */
+static long ksmd_ticks(void)
+{
+	char path[288], text[512];
+	unsigned long utime, stime;
+	DIR *proc = opendir("/proc");
+	struct dirent *entry;
+	long ticks = -1;
+
+	while (proc && ticks < 0 && (entry = readdir(proc))) {
+		snprintf(path, sizeof(path), "/proc/%s/stat", entry->d_name);
+		if (ksm_slurp(path, text, sizeof(text)) <= 0 ||
+		    !strstr(text, " (ksmd) "))
+			continue;
+		if (sscanf(strchr(text, ')') + 2,
+			   "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu",
+			   &utime, &stime) == 2)
+			ticks = utime + stime;
+	}
+	if (proc)
+		closedir(proc);
+	return ticks;
+}
+
+/* Managers throttle KSM by the CPU time that they see it use. */
+TEST_F_TIMEOUT(call, ksmd_cpu_time_shows, KSM_TIMEOUT)
+{
+	double deadline = ksm_now() + KSM_HANG_SECS;
+	char *addr = ksm_map(2048);
+	long before = ksmd_ticks();
+
+	ASSERT_NE(MAP_FAILED, addr);
+	ASSERT_GE(before, 0);
+	ASSERT_EQ(0, ksm_madvise(addr, 2048, MADV_MERGEABLE));
+	ASSERT_EQ(0, ksm_write("sleep_millisecs", "0"));
+	for (int round = 0; ksmd_ticks() < before + 2; round++) {
+		ASSERT_LT(ksm_now(), deadline);
+		ksm_fill_pages(addr, 2048, round, 1);
+		ASSERT_EQ(0, ksm_scan(2));
+	}
 }
 
 int main(int argc, char **argv)

@@ -179,7 +179,9 @@ TEST_F_TIMEOUT(trace, unmerging_fires, KSM_TIMEOUT)
 	ASSERT_EQ(0, ksm_write("run", "2"));
 	ASSERT_EQ(0, watch(self->instance, "0"));
 
-	EXPECT_EQ(6, count_events(self->instance, "ksm_remove_rmap_item", "pfn"));
+	/* The last sharer may go together with the page. */
+	EXPECT_GE(count_events(self->instance, "ksm_remove_rmap_item", "pfn"), 5);
+	EXPECT_LE(count_events(self->instance, "ksm_remove_rmap_item", "pfn"), 6);
 	EXPECT_EQ(1, count_events(self->instance, "ksm_remove_ksm_page", "pfn"));
 }
 

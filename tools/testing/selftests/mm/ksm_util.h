@@ -35,6 +35,7 @@
 #include <unistd.h>
 #include <linux/mman.h>
 #include <linux/prctl.h>
+#include <linux/types.h>
 
 #include "kselftest_harness.h"
 #include "vm_util.h"
@@ -274,9 +275,9 @@ static inline char *ksm_page(char *addr, size_t index)
 	return addr + index * psize();
 }
 
-static inline uint64_t ksm_word(uint64_t seed, size_t index)
+static inline __u64 ksm_word(__u64 seed, size_t index)
 {
-	uint64_t x = (seed + 1) * 0x9e3779b97f4a7c15ULL + index;
+	__u64 x = (seed + 1) * 0x9e3779b97f4a7c15ULL + index;
 
 	x ^= x >> 29;
 	x *= 0xbf58476d1ce4e5b9ULL;
@@ -284,17 +285,17 @@ static inline uint64_t ksm_word(uint64_t seed, size_t index)
 }
 
 /* One page of a pattern that depends on @seed in every word. */
-static inline void ksm_fill(char *page, uint64_t seed)
+static inline void ksm_fill(char *page, __u64 seed)
 {
-	uint64_t *words = (uint64_t *)page;
+	__u64 *words = (__u64 *)page;
 
 	for (size_t i = 0; i < psize() / sizeof(*words); i++)
 		words[i] = ksm_word(seed, i);
 }
 
-static inline bool ksm_holds(const char *page, uint64_t seed)
+static inline bool ksm_holds(const char *page, __u64 seed)
 {
-	const uint64_t *words = (const uint64_t *)page;
+	const __u64 *words = (const __u64 *)page;
 
 	for (size_t i = 0; i < psize() / sizeof(*words); i++)
 		if (words[i] != ksm_word(seed, i))
@@ -303,14 +304,14 @@ static inline bool ksm_holds(const char *page, uint64_t seed)
 }
 
 /* Pages of one content, or, with @step 1, each of its own. */
-static inline void ksm_fill_pages(char *addr, size_t nr_pages, uint64_t seed,
+static inline void ksm_fill_pages(char *addr, size_t nr_pages, __u64 seed,
 				  unsigned int step)
 {
 	for (size_t i = 0; i < nr_pages; i++)
 		ksm_fill(ksm_page(addr, i), seed + i * step);
 }
 
-static inline bool ksm_pages_hold(char *addr, size_t nr_pages, uint64_t seed,
+static inline bool ksm_pages_hold(char *addr, size_t nr_pages, __u64 seed,
 				  unsigned int step)
 {
 	for (size_t i = 0; i < nr_pages; i++)
@@ -320,7 +321,7 @@ static inline bool ksm_pages_hold(char *addr, size_t nr_pages, uint64_t seed,
 }
 
 /* Mergeable pages, all of one content; MAP_FAILED if that could not be had. */
-static inline char *ksm_map_dups(size_t nr_pages, uint64_t seed)
+static inline char *ksm_map_dups(size_t nr_pages, __u64 seed)
 {
 	char *addr = ksm_map(nr_pages);
 
@@ -331,7 +332,7 @@ static inline char *ksm_map_dups(size_t nr_pages, uint64_t seed)
 }
 
 /* A figure of /proc/PID/ksm_stat (0: our own); LONG_MIN if it is not there. */
-static inline long ksm_stat(pid_t pid, const char *field)
+static inline long ksm_stat_of(pid_t pid, const char *field)
 {
 	char path[64] = "/proc/self/ksm_stat", buf[512];
 	const char *line;
@@ -373,13 +374,23 @@ static inline unsigned long ksm_pfn(char *addr)
 	return pfn;
 }
 
-static inline uint64_t ksm_pageflags(char *addr)
+/* Do these pages all map one page frame? */
+static inline bool ksm_one_frame(char *addr, size_t nr_pages)
+{
+	for (size_t i = 1; i < nr_pages; i++)
+		if (ksm_pfn(ksm_page(addr, i)) != ksm_pfn(addr))
+			return false;
+	return true;
+}
+
+static inline __u64 ksm_pageflags(char *addr)
 {
 	int fd = open("/proc/kpageflags", O_RDONLY | O_CLOEXEC);
 	unsigned long pfn = ksm_pfn(addr);
-	uint64_t flags = 0;
+	__u64 flags = 0;
 
-	if (pfn != -1UL && fd >= 0 && pageflags_get(pfn, fd, &flags))
+	if (pfn == -1UL ||
+	    pread(fd, &flags, sizeof(flags), pfn * sizeof(flags)) != sizeof(flags))
 		flags = 0;
 	close(fd);
 	return flags;
@@ -521,6 +532,16 @@ static inline int ksm_child_end(struct ksm_child *child)
 	if (waitpid(child->pid, &status, 0) != child->pid)
 		return -1;
 	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+/* Waits for several; how many of them did not end well. */
+static inline int ksm_children_end(struct ksm_child *children, int nr)
+{
+	int bad = 0;
+
+	while (nr--)
+		bad += !!ksm_child_end(&children[nr]);
+	return bad;
 }
 
 /* Lets it on for the last time, then waits for its end. */

@@ -1,0 +1,434 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * KSM and the rest of memory management: huge pages, failing memory, and memory
+ * that is taken offline.
+ *
+ * Each of these finds or replaces pages behind the back of the processes, and has
+ * to find all the mappings of a merged page, or leave it alone.
+ */
+#include <setjmp.h>
+#include "ksm_util.h"
+
+/* -- Huge pages -- */
+
+FIXTURE(thp)
+{
+	size_t huge;	/* bytes */
+	size_t pages;	/* small ones in a huge one */
+	char *addr;	/* two huge pages */
+};
+
+FIXTURE_SETUP(thp)
+{
+	const char *why_not = ksm_setup();
+	char *map;
+
+	if (why_not)
+		SKIP(return, "%s", why_not);
+	self->huge = read_pmd_pagesize();
+	if (!self->huge)
+		SKIP(return, "kernel without huge pages");
+	self->pages = self->huge / psize();
+	map = mmap(NULL, 3 * self->huge, PROT_READ | PROT_WRITE,
+		   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, map);
+	self->addr = (char *)(((unsigned long)map + self->huge - 1) & ~(self->huge - 1));
+	if (madvise(self->addr, 2 * self->huge, MADV_HUGEPAGE))
+		SKIP(return, "no huge pages by advice: %s", strerror(errno));
+	ksm_fill_pages(self->addr, 2 * self->pages, 1, 1);
+	if (!check_huge_anon(self->addr, 2 * self->huge, 2, self->huge))
+		SKIP(return, "no free huge page");
+}
+
+FIXTURE_TEARDOWN_PARENT(thp)
+{
+	ksm_restore();
+}
+
+/* Nothing to gain: a huge page is not taken apart for that. */
+TEST_F_TIMEOUT(thp, unique_pages_stay_huge, KSM_TIMEOUT)
+{
+	ASSERT_EQ(0, madvise(self->addr, 2 * self->huge, MADV_MERGEABLE));
+	ASSERT_EQ(0, ksm_scan(4));
+	EXPECT_TRUE(check_huge_anon(self->addr, 2 * self->huge, 2, self->huge));
+	EXPECT_EQ(0, ksm_get("pages_shared"));
+	EXPECT_TRUE(ksm_pages_hold(self->addr, 2 * self->pages, 1, 1));
+}
+
+/* Twins within one huge page: it is split, and only that one. */
+TEST_F_TIMEOUT(thp, twins_inside_split_it, KSM_TIMEOUT)
+{
+	ksm_fill(ksm_page(self->addr, 10), 5001);
+	ksm_fill(ksm_page(self->addr, 300), 5001);
+	ASSERT_EQ(0, madvise(self->addr, 2 * self->huge, MADV_MERGEABLE));
+	ASSERT_EQ(0, ksm_scan(5));
+	EXPECT_EQ(1, ksm_get("pages_shared"));
+	EXPECT_EQ(1, ksm_get("pages_sharing"));
+	EXPECT_EQ(ksm_pfn(ksm_page(self->addr, 10)), ksm_pfn(ksm_page(self->addr, 300)));
+	EXPECT_TRUE(check_huge_anon(self->addr, 2 * self->huge, 1, self->huge));
+	EXPECT_TRUE(ksm_holds(ksm_page(self->addr, 10), 5001));
+	EXPECT_TRUE(ksm_holds(ksm_page(self->addr, 300), 5001));
+	EXPECT_TRUE(ksm_pages_hold(self->addr, 10, 1, 1));
+	EXPECT_TRUE(ksm_pages_hold(ksm_page(self->addr, 11), 289, 12, 1));
+	EXPECT_TRUE(ksm_pages_hold(ksm_page(self->addr, 301), 2 * self->pages - 301,
+				   302, 1));
+}
+
+/* Two equal huge pages become as many KSM pages as they have different ones. */
+TEST_F_TIMEOUT(thp, equal_huge_pages_merge, KSM_TIMEOUT)
+{
+	size_t n = self->pages;
+
+	ksm_fill_pages(self->addr + self->huge, n, 1, 1);
+	ASSERT_EQ(0, madvise(self->addr, 2 * self->huge, MADV_MERGEABLE));
+	ASSERT_EQ(0, ksm_scan(5));
+	EXPECT_EQ(n, ksm_get("pages_shared"));
+	EXPECT_EQ(n, ksm_get("pages_sharing"));
+	EXPECT_TRUE(ksm_pages_hold(self->addr, n, 1, 1));
+	EXPECT_TRUE(ksm_pages_hold(self->addr + self->huge, n, 1, 1));
+	ASSERT_EQ(0, madvise(self->addr, 2 * self->huge, MADV_UNMERGEABLE));
+	EXPECT_EQ(0, ksm_count_merged(self->addr, 2 * n));
+	EXPECT_TRUE(ksm_pages_hold(self->addr, n, 1, 1));
+	EXPECT_TRUE(ksm_pages_hold(self->addr + self->huge, n, 1, 1));
+}
+
+/* The other way: a range with merged pages in it is made a huge page. */
+TEST_F_TIMEOUT(thp, collapse_over_merged_pages, KSM_TIMEOUT)
+{
+	ksm_fill_pages(self->addr, 16, 6001, 0);
+	ASSERT_EQ(0, madvise(self->addr, self->huge, MADV_MERGEABLE));
+	ASSERT_EQ(0, ksm_scan(5));
+	ASSERT_EQ(16, ksm_count_merged(self->addr, 16));
+	/* It may refuse shared pages; if it does not, nothing is merged after. */
+	if (!madvise(self->addr, self->huge, MADV_COLLAPSE)) {
+		EXPECT_EQ(0, ksm_count_merged(self->addr, 16));
+		EXPECT_TRUE(check_huge_anon(self->addr, self->huge, 1, self->huge));
+	}
+	EXPECT_TRUE(ksm_pages_hold(self->addr, 16, 6001, 0));
+	EXPECT_TRUE(ksm_pages_hold(ksm_page(self->addr, 16), self->pages - 16, 17, 1));
+}
+
+/* A forked huge page is shared by two processes when its twins are merged. */
+TEST_F_TIMEOUT(thp, forked_huge_page, KSM_TIMEOUT)
+{
+	struct ksm_child child;
+
+	ksm_fill_pages(self->addr, 8, 7001, 0);
+	ASSERT_EQ(0, madvise(self->addr, self->huge, MADV_MERGEABLE));
+	if (ksm_child_fork(&child)) {
+		ksm_child_pause(&child);
+		ksm_fill(ksm_page(self->addr, 3), 7777);
+		_exit(!ksm_pages_hold(self->addr, 3, 7001, 0) ||
+		      !ksm_holds(ksm_page(self->addr, 3), 7777) ||
+		      !ksm_pages_hold(ksm_page(self->addr, 4), 4, 7001, 0));
+	}
+	ASSERT_TRUE(ksm_child_wait(&child));
+	ASSERT_EQ(0, ksm_scan(6));
+	EXPECT_EQ(0, ksm_child_finish(&child));
+	EXPECT_TRUE(ksm_pages_hold(self->addr, 8, 7001, 0));
+	ASSERT_EQ(0, ksm_scan(6));
+	EXPECT_EQ(7, ksm_get("pages_sharing"));
+	EXPECT_TRUE(ksm_pages_hold(self->addr, 8, 7001, 0));
+	EXPECT_TRUE(ksm_pages_hold(ksm_page(self->addr, 8), self->pages - 8, 9, 1));
+}
+
+/* -- Failing memory -- */
+
+static sigjmp_buf on_sigbus;
+static siginfo_t sigbus_info;
+
+static void take_sigbus(int signal, siginfo_t *info, void *context)
+{
+	sigbus_info = *info;
+	siglongjmp(on_sigbus, 1);
+}
+
+static void catch_sigbus(void)
+{
+	struct sigaction action = {
+		.sa_sigaction = take_sigbus,
+		.sa_flags = SA_SIGINFO,
+	};
+
+	sigaction(SIGBUS, &action, NULL);
+}
+
+/* Is reading it a SIGBUS that tells of broken memory at this place? */
+static bool is_broken(char *page)
+{
+	if (sigsetjmp(on_sigbus, 1))
+		return sigbus_info.si_code == BUS_MCEERR_AR &&
+		       (char *)sigbus_info.si_addr >= page &&
+		       (char *)sigbus_info.si_addr < ksm_page(page, 1);
+	FORCE_READ(*page);
+	return false;
+}
+
+/* Breaks the page; whether the poisoner was told by a signal goes to @told. */
+static int poison(char *page, int advice, bool *told)
+{
+	*told = sigsetjmp(on_sigbus, 1);
+	return *told ? 0 : ksm_madvise(page, 1, advice);
+}
+
+FIXTURE(broken)
+{
+	char *addr;	/* 4 merged pages and, at 4, a page by itself */
+	unsigned long pfn;
+	bool poisoned;
+};
+
+FIXTURE_SETUP(broken)
+{
+	const char *why_not = ksm_setup();
+
+	if (why_not)
+		SKIP(return, "%s", why_not);
+	self->addr = ksm_map(5);
+	ASSERT_NE(MAP_FAILED, self->addr);
+	ksm_fill_pages(self->addr, 4, 1, 0);
+	ksm_fill(ksm_page(self->addr, 4), 2);
+	/* A bad length: does the kernel know the advice at all? */
+	if (madvise(self->addr, 0, MADV_HWPOISON))
+		SKIP(return, "no memory failure by advice: %s", strerror(errno));
+	ASSERT_EQ(0, ksm_madvise(self->addr, 5, MADV_MERGEABLE));
+	ASSERT_EQ(0, ksm_scan(3));
+	ASSERT_EQ(4, ksm_count_merged(self->addr, 5));
+	self->pfn = ksm_pfn(self->addr);
+	catch_sigbus();
+}
+
+FIXTURE_TEARDOWN_PARENT(broken)
+{
+	ksm_restore();
+	if (self->poisoned)
+		unpoison_memory(self->pfn);
+}
+
+/* All who shared the page lose it, wherever they have it; nobody else does. */
+TEST_F_TIMEOUT(broken, poison_reaches_all_sharers, KSM_TIMEOUT)
+{
+	struct ksm_child child;
+	int broken = 0;
+	bool told;
+
+	if (ksm_child_fork(&child)) {
+		int bad;
+
+		ksm_madvise(ksm_page(self->addr, 4), 1, MADV_UNMERGEABLE);
+		ksm_child_pause(&child);
+		bad = !is_broken(self->addr) || !is_broken(ksm_page(self->addr, 3));
+		_exit(bad || !ksm_holds(ksm_page(self->addr, 4), 2));
+	}
+	ASSERT_TRUE(ksm_child_wait(&child));
+	self->poisoned = true;
+	ASSERT_EQ(0, poison(self->addr, MADV_HWPOISON, &told));
+	EXPECT_TRUE(told);
+	for (int i = 0; i < 4; i++)
+		broken += is_broken(ksm_page(self->addr, i));
+	EXPECT_EQ(4, broken);
+	EXPECT_TRUE(ksm_holds(ksm_page(self->addr, 4), 2));
+	EXPECT_EQ(0, ksm_child_finish(&child));
+
+	/* KSM goes on without it, and takes up the content anew. */
+	char *again = ksm_map_dups(6, 1);
+
+	ASSERT_NE(MAP_FAILED, again);
+	ASSERT_EQ(0, ksm_scan(3));
+	EXPECT_EQ(6, ksm_count_merged(again, 6));
+	EXPECT_NE(self->pfn, ksm_pfn(again));
+	EXPECT_TRUE(ksm_pages_hold(again, 6, 1, 0));
+	EXPECT_EQ(5, ksm_get("pages_sharing"));
+}
+
+/* A page that is only suspect moves away; nobody notices. */
+TEST_F_TIMEOUT(broken, soft_offline_moves_it, KSM_TIMEOUT)
+{
+	bool told;
+	int err;
+
+	self->poisoned = true;
+	err = poison(self->addr, MADV_SOFT_OFFLINE, &told);
+	ASSERT_EQ(0, err);
+	EXPECT_FALSE(told);
+	EXPECT_NE(self->pfn, ksm_pfn(self->addr));
+	EXPECT_TRUE(ksm_one_frame(self->addr, 4));
+	EXPECT_EQ(4, ksm_count_merged(self->addr, 5));
+	EXPECT_TRUE(ksm_pages_hold(self->addr, 4, 1, 0));
+	ASSERT_EQ(0, ksm_scan(3));
+	EXPECT_EQ(3, ksm_get("pages_sharing"));
+}
+
+/* -- Memory taken offline -- */
+
+#define MEMORY_BLOCKS	"/sys/devices/system/memory"
+#define NR_PAGES	32
+
+FIXTURE(hotplug)
+{
+	char *addr;	/* NR_PAGES merged pages in a block that can go offline */
+	unsigned long block_size;
+	long block;	/* the one to be put back online, or -1 */
+};
+
+/* Of kpageflags: no page there, broken, or taken since boot. */
+#define KPF_STAYS	(BIT_ULL(20) | BIT_ULL(19) | BIT_ULL(32))
+
+/* Blocks outside of ZONE_MOVABLE, or with such pages in them, never can. */
+static bool can_go_offline(long block, unsigned long size)
+{
+	size_t nr = size / psize(), bytes = nr * sizeof(__u64);
+	int fd = open("/proc/kpageflags", O_RDONLY | O_CLOEXEC);
+	__u64 *flags = malloc(bytes);
+	char text[128];
+	bool can;
+
+	snprintf(text, sizeof(text), MEMORY_BLOCKS "/memory%ld/valid_zones", block);
+	can = ksm_slurp(text, text, sizeof(text)) > 0 && !strncmp(text, "Movable", 7) &&
+	      pread(fd, flags, bytes, block * bytes) == (ssize_t)bytes;
+	for (size_t i = 0; can && i < nr; i++)
+		can = !(flags[i] & KPF_STAYS);
+	free(flags);
+	close(fd);
+	return can;
+}
+
+static long block_of(char *addr, unsigned long size)
+{
+	return ksm_pfn(addr) * psize() / size;
+}
+
+/*
+ * Takes memory until some is in such a block, and gives the rest back. Where
+ * there are huge pages this takes them, as it is quicker.
+ */
+static char *map_in_movable_block(unsigned long block_size)
+{
+	size_t step = 2 << 20, nr = sysconf(_SC_AVPHYS_PAGES) * psize() / 2 / step;
+	char *map = mmap(NULL, (nr + 1) * step, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	char *addr = (char *)(((unsigned long)map + step - 1) & ~(step - 1));
+	long block = -1;
+	size_t i;
+
+	if (map == MAP_FAILED)
+		return NULL;
+	madvise(map, (nr + 1) * step, MADV_HUGEPAGE);
+	for (i = 0; i < nr; i++, addr += step) {
+		memset(addr, 1, step);
+		if (block_of(addr, block_size) == block)
+			continue;
+		block = block_of(addr, block_size);
+		if (can_go_offline(block, block_size))
+			break;
+	}
+	if (i == nr) {
+		munmap(map, (nr + 1) * step);
+		return NULL;
+	}
+	munmap(map, addr - map);
+	munmap(ksm_page(addr, NR_PAGES), map + (nr + 1) * step - ksm_page(addr, NR_PAGES));
+	return addr;
+}
+
+FIXTURE_SETUP(hotplug)
+{
+	const char *why_not = ksm_setup();
+	char size[32];
+
+	self->block = -1;
+	if (why_not)
+		SKIP(return, "%s", why_not);
+	if (ksm_slurp(MEMORY_BLOCKS "/block_size_bytes", size, sizeof(size)) <= 0)
+		SKIP(return, "kernel without memory hotplug");
+	self->block_size = strtoul(size, NULL, 16);
+	self->addr = map_in_movable_block(self->block_size);
+	if (!self->addr)
+		SKIP(return, "no memory that can go offline (movablecore= makes some)");
+	ksm_fill_pages(self->addr, NR_PAGES, 1, 0);
+	ASSERT_EQ(0, ksm_madvise(self->addr, NR_PAGES, MADV_MERGEABLE));
+	ASSERT_EQ(0, ksm_scan(5));
+	ASSERT_EQ(NR_PAGES, ksm_count_merged(self->addr, NR_PAGES));
+}
+
+static int set_block(long block, const char *state)
+{
+	char path[96];
+
+	snprintf(path, sizeof(path), MEMORY_BLOCKS "/memory%ld/state", block);
+	return ksm_spew(path, state);
+}
+
+FIXTURE_TEARDOWN_PARENT(hotplug)
+{
+	if (self->block >= 0)
+		set_block(self->block, "online_movable");
+	ksm_restore();
+}
+
+/* Somebody else's page may be in the way for a while, so it is tried again. */
+static int offline_block_of(FIXTURE_DATA(hotplug) * self, long block)
+{
+	int err = -EBUSY;
+
+	for (int i = 0; err == -EBUSY && i < 20; i++)
+		err = set_block(block, "offline");
+	if (!err)
+		self->block = block;
+	return err;
+}
+
+TEST_F_TIMEOUT(hotplug, merged_pages_move_out, KSM_TIMEOUT)
+{
+	ASSERT_EQ(0, offline_block_of(self, block_of(self->addr, self->block_size)));
+	EXPECT_NE(self->block, block_of(self->addr, self->block_size));
+	EXPECT_EQ(NR_PAGES, ksm_count_merged(self->addr, NR_PAGES));
+	EXPECT_TRUE(ksm_one_frame(self->addr, NR_PAGES));
+	EXPECT_TRUE(ksm_pages_hold(self->addr, NR_PAGES, 1, 0));
+	EXPECT_EQ(0, ksm_get("run"));
+	ASSERT_EQ(0, ksm_scan(3));
+	EXPECT_EQ(NR_PAGES - 1, ksm_get("pages_sharing"));
+
+	ASSERT_EQ(0, set_block(self->block, "online_movable"));
+	self->block = -1;
+	ASSERT_EQ(0, ksm_scan(3));
+	EXPECT_EQ(NR_PAGES - 1, ksm_get("pages_sharing"));
+	EXPECT_TRUE(ksm_pages_hold(self->addr, NR_PAGES, 1, 0));
+}
+
+/* What KSM remembers of a page that was freed there must go with the block. */
+TEST_F_TIMEOUT(hotplug, stale_records_go, KSM_TIMEOUT)
+{
+	long block = block_of(self->addr, self->block_size);
+
+	ksm_fill_pages(self->addr, NR_PAGES, 100, 1);
+	ASSERT_EQ(0, offline_block_of(self, block));
+	ksm_fill_pages(self->addr, NR_PAGES, 1, 0);
+	ASSERT_EQ(0, ksm_scan(3));
+	EXPECT_EQ(1, ksm_get("pages_shared"));
+	EXPECT_EQ(NR_PAGES - 1, ksm_get("pages_sharing"));
+	EXPECT_TRUE(ksm_pages_hold(self->addr, NR_PAGES, 1, 0));
+}
+
+/* While ksmd is at work: it has to step aside, and come back. */
+TEST_F_TIMEOUT(hotplug, offline_while_scanning, KSM_TIMEOUT)
+{
+	long block = block_of(self->addr, self->block_size);
+
+	ASSERT_EQ(0, ksm_write("sleep_millisecs", "0"));
+	ASSERT_EQ(0, ksm_write("run", "1"));
+	for (int round = 0; round < 5; round++) {
+		ksm_fill(ksm_page(self->addr, round), 200 + round);
+		ASSERT_EQ(0, offline_block_of(self, block));
+		EXPECT_EQ(1, ksm_get("run"));
+		ASSERT_TRUE(ksm_holds(ksm_page(self->addr, round), 200 + round));
+		ASSERT_EQ(0, set_block(block, "online_movable"));
+		self->block = -1;
+		ksm_fill(ksm_page(self->addr, round), 1);
+		ASSERT_TRUE(ksm_pages_hold(self->addr, NR_PAGES, 1, 0));
+	}
+	ASSERT_EQ(0, ksm_wait_scans(4));
+	EXPECT_EQ(NR_PAGES - 1, ksm_get("pages_sharing"));
+}
+
+TEST_HARNESS_MAIN
