@@ -30,12 +30,13 @@ fi
 say() { echo "${0##*/}: $*" >&2; }
 die() { say "$*"; exit 1; }
 
-# take_lock NAME: one at a time; held until this script (not its children) ends.
+# take_lock FILE: one at a time; held until this script ends, or drops it.
 take_lock() {
-	mkdir -p "$CACHE/lock"
-	exec 9>"$CACHE/lock/$1"
+	mkdir -p "$(dirname "$1")"
+	exec 9> "$1"
 	flock -n 9 || { say "waiting for another run ($1)"; flock 9; }
 }
+drop_lock() { exec 9>&-; }
 
 # use_ccache DIR: objects are shared between checkouts, so nothing in a compiler
 # call may depend on where a checkout lies (below DIR) or on when it was built.

@@ -80,8 +80,10 @@ static_all() {
 
 	use_ccache "$BUILD"
 	"$LAB/kernel" x86 > /dev/null || { not_ok "x86: the build failed"; return; }
+	take_lock "$BUILD/x86/.lock"
 	for f in $(cd "$TOP" && ls mm/ksm.c mm/ksm/*.c); do
 		test_it "sparse $f" sparse_object "${f%.c}.o"
 	done
 	test_it "layers" layers
+	drop_lock
 }
