@@ -44,7 +44,7 @@
 #include <linux/minmax.h>
 
 #define PAGE_SHIFT		12
-#define PAGE_SIZE		(1UL << PAGE_SHIFT)
+#define PAGE_SIZE		BIT(PAGE_SHIFT)
 #define PAGE_MASK		(~(PAGE_SIZE - 1))
 #define PTRS_PER_PTE		512
 #define U32_MAX			UINT_MAX
@@ -87,15 +87,20 @@ extern unsigned int ksm_fake_locks_held;
 } while (0)
 
 #define spin_lock(lock) do {						\
-	if ((lock)->held)						\
+	spinlock_t *__l = (lock);					\
+									\
+	if (__l->held)							\
 		ksm_fake_complain(__FILE__, __LINE__, "deadlock: " #lock); \
-	(lock)->held = true;						\
+	__l->held = true;						\
 	ksm_fake_locks_held++;						\
 } while (0)
 
 #define spin_unlock(lock) do {						\
-	lockdep_assert_held(lock);					\
-	(lock)->held = false;						\
+	spinlock_t *__l = (lock);					\
+									\
+	if (!__l->held)							\
+		ksm_fake_complain(__FILE__, __LINE__, "not held: " #lock); \
+	__l->held = false;						\
 	ksm_fake_locks_held--;						\
 } while (0)
 

@@ -9,7 +9,7 @@
 #include "world.h"
 
 #define SHARD_BITS	2
-#define NR_SHARDS	(1 << SHARD_BITS)
+#define NR_SHARDS	((int)BIT(SHARD_BITS))
 #define HASH_48		(~0xffffULL)	/* what a sighting keeps of a hash */
 
 static bool same_key(const struct ksm_key *a, const struct ksm_key *b)

@@ -166,7 +166,7 @@ static void test_advisor_extremes(void)
 			.advisor_max_cpu = one_in(2) ? rnd_extreme() : rnd_below(101),
 			.advisor_min_pages = rnd_extreme(),
 			.advisor_max_pages = rnd_extreme(),
-			.advisor_target_secs = rnd_extreme() ?: 1,
+			.advisor_target_secs = rnd_extreme(),
 		};
 		u64 scan_ns = rnd_extreme(), cpu_ns = rnd_extreme();
 		struct ksm_advice advice = ksm_policy_advise(&knobs, scan_ns, cpu_ns);
@@ -193,7 +193,7 @@ static void test_advisor_monotonic(void)
 			.advisor_max_cpu = 100,
 			.advisor_min_pages = 1,
 			.advisor_max_pages = ULONG_MAX,
-			.advisor_target_secs = rnd_extreme() ?: 1,
+			.advisor_target_secs = rnd_extreme(),
 		};
 		struct ksm_knobs patient = knobs;
 		u64 longer = rnd_extreme(), shorter = min(rnd_extreme(), longer);
