@@ -194,6 +194,25 @@ TEST_F_TIMEOUT(numa, the_whole_set_migrates, KSM_TIMEOUT)
 	EXPECT_EQ(1, ksm_get("pages_shared"));
 }
 
+/* Pages that were moved by mremap() and merged at their new place follow too. */
+TEST_F_TIMEOUT(numa, the_set_migrates_after_mremap, KSM_TIMEOUT)
+{
+	size_t len = NR_PAGES * psize();
+	char *to = ksm_map(NR_PAGES);
+
+	ASSERT_NE(MAP_FAILED, to);
+	ASSERT_EQ(0, ksm_scan(3));
+	ASSERT_EQ(to, mremap(self->addr, len, len, MREMAP_MAYMOVE | MREMAP_FIXED, to));
+	ASSERT_EQ(0, ksm_scan(3));
+	ASSERT_TRUE(ksm_one_frame(to, NR_PAGES));
+	for (int i = 1; i >= 0; i--) {
+		ASSERT_EQ(0, move_to(ksm_page(to, i), self->node[i]));
+		EXPECT_TRUE(all_on(to, NR_PAGES, self->node[i]));
+		EXPECT_TRUE(ksm_one_frame(to, NR_PAGES));
+		EXPECT_TRUE(ksm_pages_hold(to, NR_PAGES, 1, 0));
+	}
+}
+
 TEST_F_TIMEOUT(numa, migrates_by_mbind, KSM_TIMEOUT)
 {
 	ASSERT_EQ(0, ksm_scan(3));
