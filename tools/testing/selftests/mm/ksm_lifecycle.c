@@ -7,6 +7,7 @@
  * So every test ends in a comparison of bytes, on all sides of the sharing.
  */
 #include <pthread.h>
+#include <sys/time.h>
 #include "ksm_util.h"
 
 #define NR_PAGES	16
@@ -243,8 +244,8 @@ TEST_F_TIMEOUT(life, mremap_swaps_contents, KSM_TIMEOUT)
 	EXPECT_TRUE(ksm_holds(ksm_page(a, 1), 50));
 }
 
-/* A signal may interrupt unmerging; the advice then fails or is restarted. */
-TEST_F_TIMEOUT(life, unmerge_in_a_thread_while_scanning, KSM_TIMEOUT)
+/* ksmd merges again what is unmerged at the same time. */
+TEST_F_TIMEOUT(life, unmerge_while_scanning, KSM_TIMEOUT)
 {
 	ASSERT_EQ(0, ksm_write("sleep_millisecs", "0"));
 	ASSERT_EQ(0, ksm_write("run", "1"));
@@ -255,6 +256,37 @@ TEST_F_TIMEOUT(life, unmerge_in_a_thread_while_scanning, KSM_TIMEOUT)
 		usleep(i * 20);
 		ASSERT_TRUE(ksm_pages_hold(self->addr, NR_PAGES, 1, 0));
 	}
+}
+
+static void take_alarm(int signal)
+{
+}
+
+/* A signal may interrupt unmerging: the advice fails, and can be given again. */
+TEST_F_TIMEOUT(life, signals_while_unmerging, KSM_TIMEOUT)
+{
+	struct sigaction action = { .sa_handler = take_alarm };
+	struct itimerval often = { { 0, 2000 }, { 0, 2000 } }, never = { };
+	char *addr = ksm_map(1024);
+	int err, interrupted = 0;
+
+	ASSERT_NE(MAP_FAILED, addr);
+	ASSERT_EQ(0, sigaction(SIGALRM, &action, NULL));
+	for (int round = 0; round < 10; round++) {
+		ksm_fill_pages(addr, 1024, 80, 0);
+		ASSERT_EQ(0, ksm_madvise(addr, 1024, MADV_MERGEABLE));
+		ASSERT_EQ(0, ksm_scan(3));
+		ASSERT_EQ(0, setitimer(ITIMER_REAL, &often, NULL));
+		do {
+			err = ksm_madvise(addr, 1024, MADV_UNMERGEABLE);
+			interrupted += err == -EINTR;
+		} while (err == -EINTR);
+		ASSERT_EQ(0, setitimer(ITIMER_REAL, &never, NULL));
+		ASSERT_EQ(0, err);
+		ASSERT_EQ(0, ksm_count_merged(addr, 1024));
+		ASSERT_TRUE(ksm_pages_hold(addr, 1024, 80, 0));
+	}
+	TH_LOG("interrupted %d times", interrupted);
 }
 
 /* Maps, fills, checks and unmaps, over and over; nonzero if bytes were wrong. */
