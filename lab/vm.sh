@@ -45,42 +45,31 @@ begin_run() {
 	  printf '%q ' "$@"; echo; } > "$run/cmd"
 }
 
-# The VM leads a session of its own, so that its helpers are found as well.
 end_run() {
-	local left
-
 	trap - EXIT INT TERM HUP
-	if [ -n "$vm" ]; then
-		left=$(ps -o pid= -s "$vm" || true)
-		[ -z "$left" ] || kill -KILL $left 2>/dev/null || true
-	fi
+	[ -z "$vm" ] || kill -KILL "$vm" 2>/dev/null || true
 	[ -n "$keep" ] || rm -rf "$run"
 }
 
-# boot COMMAND...: start the VM, the command's output on its fd 3, and wait for its end.
+# boot COMMAND...: start the VM, the command's output on its fd 3, and wait for its
+# end. UML leaves our session, so each process of the chain asks to die with its
+# parent: then nothing is left even if this script itself is killed.
 boot() {
-	local start=$SECONDS printer rc=0
+	local start=$SECONDS printer rc=0 die_with_parent="setpriv --pdeathsig KILL"
 
 	: > "$run/output"
 	exec 3> >(exec tee "$run/output")
 	printer=$!
-	setsid timeout -s KILL "$limit" "$@" < /dev/null > "$run/console" 2>&1 &
+	$die_with_parent timeout -s KILL "$limit" $die_with_parent "$@" \
+		< /dev/null > "$run/console" 2>&1 &
 	vm=$!
 	exec 3>&-
 	wait "$vm" 2>/dev/null || rc=$?
+	vm=""
 	if [ $rc -ge 124 ] && [ $((SECONDS - start)) -ge "$limit" ]; then
 		: > "$run/hung"
 	fi
-	end_vm
 	wait "$printer" || true
-}
-
-end_vm() {
-	local left
-
-	left=$(ps -o pid= -s "$vm" || true)
-	[ -z "$left" ] || kill -KILL $left 2>/dev/null || true
-	vm=""
 }
 
 # finish_run: exit as the command did, or say how the VM ended.
