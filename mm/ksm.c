@@ -28,7 +28,7 @@
 struct ksm_engine ksm_engine;
 
 /* Zero pages mapped by KSM, in all mms. */
-atomic_long_t ksm_zero_pages = ATOMIC_LONG_INIT(0);
+atomic_long_t ksm_zero_pages;
 
 /* Has the engine come up? Until then nobody can register. */
 static bool ksm_is_up(void)
@@ -39,14 +39,10 @@ static bool ksm_is_up(void)
 /* Can pages of such an area be anonymous, private, and of the ordinary kind? */
 static bool ksm_area_fits(const struct file *file, vma_flags_t flags)
 {
-	if (vma_flags_test_any(&flags, VMA_SHARED_BIT, VMA_MAYSHARE_BIT,
-			       VMA_HUGETLB_BIT) ||
-	    vma_flags_test_any_mask(&flags, VMA_SPECIAL_FLAGS) ||
-	    vma_flags_test_single_mask(&flags, VMA_DROPPABLE) ||
-	    file_is_dax(file))
+	if (file_is_dax(file))
 		return false;
-	/* Page table bits that say how a page may be accessed, not just whether. */
 #ifdef VM_SAO
+	/* Here and below: page table bits that say how a page is accessed. */
 	if (vma_flags_test(&flags, VMA_SAO_BIT))
 		return false;
 #endif
@@ -54,7 +50,10 @@ static bool ksm_area_fits(const struct file *file, vma_flags_t flags)
 	if (vma_flags_test(&flags, VMA_SPARC_ADI_BIT))
 		return false;
 #endif
-	return true;
+	return !vma_flags_test_any(&flags, VMA_SHARED_BIT, VMA_MAYSHARE_BIT,
+				   VMA_HUGETLB_BIT) &&
+	       !vma_flags_test_single_mask(&flags, VMA_DROPPABLE) &&
+	       !vma_flags_test_any_mask(&flags, VMA_SPECIAL_FLAGS);
 }
 
 static bool ksm_area_wants(const struct file *file, vma_flags_t flags)
@@ -63,64 +62,87 @@ static bool ksm_area_wants(const struct file *file, vma_flags_t flags)
 	       ksm_area_fits(file, flags);
 }
 
+static bool ksm_area_offered(const struct vm_area_struct *vma)
+{
+	return vma->vm_flags & VM_MERGEABLE;
+}
+
+/* Visit all areas of an mm until a visit returns something else than 0. */
+static int ksm_visit_areas(struct mm_struct *mm,
+			   int (*visit)(struct vm_area_struct *vma))
+{
+	struct vm_area_struct *area;
+	int ret;
+
+	VMA_ITERATOR(iter, mm, 0);
+	for_each_vma(iter, area) {
+		ret = visit(area);
+		if (ret)
+			return ret;
+	}
+	return 0;
+}
+
+static bool ksm_is_registered(const struct mm_struct *mm)
+{
+	return mm_flags_test(MMF_VM_MERGEABLE, mm);
+}
+
+/* Does the process offer all that it has and will have? */
+static bool ksm_offers_all(const struct mm_struct *mm)
+{
+	return mm_flags_test(MMF_VM_MERGE_ANY, mm);
+}
+
 static int ksm_register(struct mm_struct *mm)
 {
-	return mm_flags_test(MMF_VM_MERGEABLE, mm) ? 0 : __ksm_enter(mm);
+	return ksm_is_registered(mm) ? 0 : __ksm_enter(mm);
 }
 
 /**
  * ksm_vma_flags() - flags of a new area in a process that offers all it has
  * @mm: the process's mm, its mmap_lock held for writing
  * @file: what is to be mapped, or NULL
- * @vma_flags: flags of the area so far
+ * @flags: flags of the area so far
  *
  * Registering @mm is tried once more if ksmd has forgotten it for having nothing to
  * merge; if that fails there will be other areas.
  *
  * Return: the flags, with VM_MERGEABLE if the area is to be offered.
  */
-vma_flags_t ksm_vma_flags(struct mm_struct *mm, const struct file *file,
-			  vma_flags_t vma_flags)
+vma_flags_t ksm_vma_flags(struct mm_struct *mm,
+			  const struct file *file, vma_flags_t flags)
 {
-	if (mm_flags_test(MMF_VM_MERGE_ANY, mm) &&
-	    ksm_area_wants(file, vma_flags)) {
-		vma_flags_set(&vma_flags, VMA_MERGEABLE_BIT);
+	if (ksm_offers_all(mm) && ksm_area_wants(file, flags)) {
 		ksm_register(mm);
+		vma_flags_set(&flags, VMA_MERGEABLE_BIT);
 	}
-	return vma_flags;
+	return flags;
 }
 
-static void ksm_offer_all(struct mm_struct *mm)
+static int ksm_offer(struct vm_area_struct *vma)
 {
-	struct vm_area_struct *vma;
-
-	VMA_ITERATOR(vmi, mm, 0);
-	for_each_vma(vmi, vma)
-		if (ksm_area_wants(vma->vm_file, vma->flags))
-			vm_flags_set(vma, VM_MERGEABLE);
+	if (ksm_area_wants(vma->vm_file, vma->flags))
+		vm_flags_set(vma, VM_MERGEABLE);
+	return 0;
 }
 
-static int ksm_withdraw(struct vm_area_struct *vma, unsigned long start,
-			unsigned long end)
+static int ksm_unmerge_area(struct vm_area_struct *vma, unsigned long start,
+			    unsigned long end)
 {
 	return vma->anon_vma ? ksm_merge_break(vma, start, end, true) : 0;
 }
 
-static int ksm_withdraw_all(struct mm_struct *mm)
+static int ksm_withdraw(struct vm_area_struct *vma)
 {
-	struct vm_area_struct *vma;
 	int err;
 
-	VMA_ITERATOR(vmi, mm, 0);
-	for_each_vma(vmi, vma) {
-		if (!(vma->vm_flags & VM_MERGEABLE))
-			continue;
-		err = ksm_withdraw(vma, vma->vm_start, vma->vm_end);
-		if (err)
-			return err;
+	if (!ksm_area_offered(vma))
+		return 0;
+	err = ksm_unmerge_area(vma, vma->vm_start, vma->vm_end);
+	if (!err)
 		vm_flags_clear(vma, VM_MERGEABLE);
-	}
-	return 0;
+	return err;
 }
 
 /**
@@ -133,15 +155,13 @@ int ksm_enable_merge_any(struct mm_struct *mm)
 {
 	int err;
 
-	mmap_assert_write_locked(mm);
-	if (mm_flags_test(MMF_VM_MERGE_ANY, mm))
+	if (ksm_offers_all(mm))
 		return 0;
 	err = ksm_register(mm);
 	if (err)
 		return err;
 	mm_flags_set(MMF_VM_MERGE_ANY, mm);
-	ksm_offer_all(mm);
-	return 0;
+	return ksm_visit_areas(mm, ksm_offer);
 }
 
 /**
@@ -156,12 +176,11 @@ int ksm_disable_merge_any(struct mm_struct *mm)
 {
 	int err;
 
-	mmap_assert_write_locked(mm);
-	if (!mm_flags_test(MMF_VM_MERGE_ANY, mm))
+	if (!ksm_offers_all(mm))
 		return 0;
-	err = ksm_withdraw_all(mm);
+	err = ksm_visit_areas(mm, ksm_withdraw);
 	if (err)
-		ksm_offer_all(mm);
+		ksm_visit_areas(mm, ksm_offer);
 	else
 		mm_flags_clear(MMF_VM_MERGE_ANY, mm);
 	return err;
@@ -176,14 +195,13 @@ int ksm_disable_merge_any(struct mm_struct *mm)
 int ksm_disable(struct mm_struct *mm)
 {
 	mmap_assert_write_locked(mm);
-	if (!mm_flags_test(MMF_VM_MERGEABLE, mm))
+	if (!ksm_is_registered(mm))
 		return 0;
-	if (mm_flags_test(MMF_VM_MERGE_ANY, mm))
-		return ksm_disable_merge_any(mm);
-	return ksm_withdraw_all(mm);
+	return ksm_offers_all(mm) ? ksm_disable_merge_any(mm) :
+				    ksm_visit_areas(mm, ksm_withdraw);
 }
 
-static int ksm_madvise_mergeable(struct vm_area_struct *vma, vm_flags_t *vm_flags)
+static int ksm_madvise_mergeable(struct vm_area_struct *vma, vm_flags_t *flags)
 {
 	int err;
 
@@ -192,21 +210,21 @@ static int ksm_madvise_mergeable(struct vm_area_struct *vma, vm_flags_t *vm_flag
 		return 0;
 	err = ksm_register(vma->vm_mm);
 	if (!err)
-		*vm_flags |= VM_MERGEABLE;
+		*flags |= VM_MERGEABLE;
 	return err;
 }
 
 static int ksm_madvise_unmergeable(struct vm_area_struct *vma,
 				   unsigned long start, unsigned long end,
-				   vm_flags_t *vm_flags)
+				   vm_flags_t *flags)
 {
 	int err;
 
-	if (!(*vm_flags & VM_MERGEABLE))
+	if (!(*flags & VM_MERGEABLE))
 		return 0;
-	err = ksm_withdraw(vma, start, end);
+	err = ksm_unmerge_area(vma, start, end);
 	if (!err)
-		*vm_flags &= ~VM_MERGEABLE;
+		*flags &= ~VM_MERGEABLE;
 	return err;
 }
 
@@ -216,18 +234,19 @@ static int ksm_madvise_unmergeable(struct vm_area_struct *vma,
  * @start: start of the range in it
  * @end: end of the range
  * @advice: which of the two; any other is ignored
- * @vm_flags: flags of the range, to be changed
+ * @flags: flags of the range, to be changed
  *
  * Context: may sleep, and fault.
  * Return: 0; -ENOMEM; -ERESTARTSYS when a signal is pending.
  */
-int ksm_madvise(struct vm_area_struct *vma, unsigned long start,
-		unsigned long end, int advice, vm_flags_t *vm_flags)
+int ksm_madvise(struct vm_area_struct *vma,
+		unsigned long start, unsigned long end,
+		int advice, vm_flags_t *flags)
 {
 	if (advice == MADV_MERGEABLE)
-		return ksm_madvise_mergeable(vma, vm_flags);
+		return ksm_madvise_mergeable(vma, flags);
 	if (advice == MADV_UNMERGEABLE)
-		return ksm_madvise_unmergeable(vma, start, end, vm_flags);
+		return ksm_madvise_unmergeable(vma, start, end, flags);
 	return 0;
 }
 EXPORT_SYMBOL_GPL(ksm_madvise);
@@ -275,20 +294,21 @@ void __ksm_exit(struct mm_struct *mm)
 }
 
 #ifdef CONFIG_PROC_FS
+static int ksm_visit_offered(struct vm_area_struct *vma)
+{
+	return ksm_area_offered(vma);
+}
+
 /**
  * ksm_process_mergeable() - has a process anything that may be merged?
  * @mm: its mm, with mmap_lock held
+ *
+ * Return: whether any of its areas is offered.
  */
 bool ksm_process_mergeable(struct mm_struct *mm)
 {
-	struct vm_area_struct *vma;
-
 	mmap_assert_locked(mm);
-	VMA_ITERATOR(vmi, mm, 0);
-	for_each_vma(vmi, vma)
-		if (vma->vm_flags & VM_MERGEABLE)
-			return true;
-	return false;
+	return ksm_visit_areas(mm, ksm_visit_offered);
 }
 
 /**

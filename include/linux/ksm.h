@@ -15,10 +15,11 @@
 #ifdef CONFIG_KSM
 
 /* Which areas take part. */
-int ksm_madvise(struct vm_area_struct *vma, unsigned long start,
-		unsigned long end, int advice, vm_flags_t *vm_flags);
-vma_flags_t ksm_vma_flags(struct mm_struct *mm, const struct file *file,
-			  vma_flags_t vma_flags);
+int ksm_madvise(struct vm_area_struct *vma,
+		unsigned long start, unsigned long end,
+		int advice, vm_flags_t *flags);
+vma_flags_t ksm_vma_flags(struct mm_struct *mm,
+			  const struct file *file, vma_flags_t flags);
 int ksm_enable_merge_any(struct mm_struct *mm);
 int ksm_disable_merge_any(struct mm_struct *mm);
 int ksm_disable(struct mm_struct *mm);
@@ -28,12 +29,11 @@ int __ksm_enter(struct mm_struct *mm);
 void __ksm_exit(struct mm_struct *mm);
 
 /* The life of a KSM folio. */
-struct folio *ksm_might_need_to_copy(struct folio *folio,
-				     struct vm_area_struct *vma,
-				     unsigned long addr);
-void rmap_walk_ksm(struct folio *folio, struct rmap_walk_control *rwc);
-void folio_migrate_ksm(struct folio *newfolio, struct folio *folio);
-void collect_procs_ksm(const struct folio *folio, const struct page *page,
+struct folio *ksm_might_need_to_copy(struct folio *swapped,
+				     struct vm_area_struct *vma, unsigned long addr);
+void rmap_walk_ksm(struct folio *folio, struct rmap_walk_control *control);
+void folio_migrate_ksm(struct folio *dst, struct folio *src);
+void collect_procs_ksm(const struct folio *folio, const struct page *failed,
 		       struct list_head *to_kill, int force_early);
 
 /* For /proc/PID/ksm_stat. */
@@ -47,40 +47,42 @@ bool ksm_process_mergeable(struct mm_struct *mm);
  */
 extern atomic_long_t ksm_zero_pages;
 
-#define is_ksm_zero_pte(pte)	(pte_dirty(pte) && is_zero_pfn(pte_pfn(pte)))
+static inline bool is_ksm_zero_pte(pte_t pte)
+{
+	return pte_dirty(pte) && is_zero_pfn(pte_pfn(pte));
+}
 
 static inline long mm_ksm_zero_pages(struct mm_struct *mm)
 {
 	return atomic_long_read(&mm->ksm_zero_pages);
 }
 
-static inline void ksm_map_zero_page(struct mm_struct *mm)
+static inline void ksm_count_zero_pages(struct mm_struct *mm, long nr)
 {
-	atomic_long_inc(&mm->ksm_zero_pages);
-	atomic_long_inc(&ksm_zero_pages);
+	atomic_long_add(nr, &ksm_zero_pages);
+	if (mm)
+		atomic_long_add(nr, &mm->ksm_zero_pages);
 }
 
 /* To be called with each PTE that is taken away, under the page table lock. */
 static inline void ksm_might_unmap_zero_page(struct mm_struct *mm, pte_t pte)
 {
-	if (!is_ksm_zero_pte(pte))
-		return;
-	atomic_long_dec(&mm->ksm_zero_pages);
-	atomic_long_dec(&ksm_zero_pages);
+	if (is_ksm_zero_pte(pte))
+		ksm_count_zero_pages(mm, -1);
 }
 
 /*
  * A child has its parent's page tables, with KSM's zero pages in them, but no rmap
  * items yet. If it cannot be registered then it just does not merge.
  */
-static inline void ksm_fork(struct mm_struct *mm, struct mm_struct *oldmm)
+static inline void ksm_fork(struct mm_struct *child, struct mm_struct *parent)
 {
-	if (!mm_flags_test(MMF_VM_MERGEABLE, oldmm))
+	if (!mm_flags_test(MMF_VM_MERGEABLE, parent))
 		return;
-	mm->ksm_rmap_items = 0;
-	mm->ksm_merging_pages = 0;
-	atomic_long_add(mm_ksm_zero_pages(mm), &ksm_zero_pages);
-	__ksm_enter(mm);
+	child->ksm_rmap_items = 0;
+	child->ksm_merging_pages = 0;
+	ksm_count_zero_pages(NULL, mm_ksm_zero_pages(child));
+	__ksm_enter(child);
 }
 
 /* The wish to have everything merged outlives an exec. */
@@ -97,11 +99,10 @@ static inline void ksm_exit(struct mm_struct *mm)
 
 #else /* !CONFIG_KSM */
 
-static inline vma_flags_t ksm_vma_flags(struct mm_struct *mm,
-					const struct file *file,
-					vma_flags_t vma_flags)
+static inline vma_flags_t
+ksm_vma_flags(struct mm_struct *mm, const struct file *file, vma_flags_t flags)
 {
-	return vma_flags;
+	return flags;
 }
 
 static inline int ksm_disable(struct mm_struct *mm)
@@ -114,31 +115,31 @@ static inline int ksm_execve(struct mm_struct *mm)
 	return 0;
 }
 
-static inline void ksm_fork(struct mm_struct *mm, struct mm_struct *oldmm) { }
+static inline void ksm_fork(struct mm_struct *child, struct mm_struct *parent) { }
 static inline void ksm_exit(struct mm_struct *mm) { }
 static inline void ksm_might_unmap_zero_page(struct mm_struct *mm, pte_t pte) { }
-static inline void collect_procs_ksm(const struct folio *folio,
-				     const struct page *page,
-				     struct list_head *to_kill, int force_early) { }
+static inline void
+collect_procs_ksm(const struct folio *folio, const struct page *failed,
+		  struct list_head *to_kill, int force_early) { }
 
 #ifdef CONFIG_MMU
-static inline int ksm_madvise(struct vm_area_struct *vma, unsigned long start,
-			      unsigned long end, int advice, vm_flags_t *vm_flags)
+static inline int ksm_madvise(struct vm_area_struct *vma,
+			      unsigned long start, unsigned long end,
+			      int advice, vm_flags_t *flags)
 {
 	return 0;
 }
 
-static inline struct folio *ksm_might_need_to_copy(struct folio *folio,
-						   struct vm_area_struct *vma,
-						   unsigned long addr)
+static inline struct folio *
+ksm_might_need_to_copy(struct folio *swapped, struct vm_area_struct *vma,
+		       unsigned long addr)
 {
-	return folio;
+	return swapped;
 }
 
-static inline void rmap_walk_ksm(struct folio *folio,
-				 struct rmap_walk_control *rwc) { }
-static inline void folio_migrate_ksm(struct folio *newfolio,
-				     struct folio *folio) { }
+static inline void
+rmap_walk_ksm(struct folio *folio, struct rmap_walk_control *control) { }
+static inline void folio_migrate_ksm(struct folio *dst, struct folio *src) { }
 #endif /* CONFIG_MMU */
 #endif /* !CONFIG_KSM */
 

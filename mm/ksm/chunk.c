@@ -52,7 +52,7 @@ struct ksm_chunk *ksm_chunk_get(struct ksm_mm *kmm, unsigned long addr)
 
 	if (chunk)
 		return chunk;
-	chunk = kzalloc(sizeof(*chunk), gfp);
+	chunk = kzalloc_obj(*chunk, gfp);
 	if (!chunk)
 		return NULL;
 	chunk->base = addr & PMD_MASK;

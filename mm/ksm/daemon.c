@@ -39,6 +39,8 @@ void ksm_daemon_unlock(struct ksm_engine *engine)
 /**
  * ksm_daemon_has_work() - is there anything to scan, and may it be scanned?
  * @engine: the engine
+ *
+ * Return: whether ksmd should not sleep for good.
  */
 bool ksm_daemon_has_work(struct ksm_engine *engine)
 {
@@ -133,11 +135,12 @@ static void ksm_daemon_sleep(struct ksm_engine *engine)
 
 	if (ksm_daemon_has_work(engine))
 		wait_event_freezable_timeout(engine->sleep_wait,
-			ms != READ_ONCE(engine->knobs.sleep_millisecs),
-			msecs_to_jiffies(ms));
+					     ms != READ_ONCE(engine->knobs.sleep_millisecs),
+					     msecs_to_jiffies(ms));
 	else
 		wait_event_freezable(engine->idle_wait,
-			ksm_daemon_has_work(engine) || kthread_should_stop());
+				     ksm_daemon_has_work(engine) ||
+				     kthread_should_stop());
 }
 
 /**
@@ -242,8 +245,8 @@ void ksm_daemon_set_advisor(struct ksm_engine *engine, enum ksm_advisor_mode mod
 		engine->advisor.started_ns = 0;
 		knobs->pages_to_scan = KSM_DEFAULT_PAGES_TO_SCAN;
 		if (mode == KSM_ADVISOR_SCAN_TIME)
-			knobs->pages_to_scan = clamp_t(unsigned long,
-				knobs->advisor_min_pages, 1, UINT_MAX);
+			knobs->pages_to_scan =
+				clamp(knobs->advisor_min_pages, 1UL, (unsigned long)UINT_MAX);
 	}
 	mutex_unlock(&engine->mutex);
 }

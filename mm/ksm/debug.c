@@ -75,6 +75,8 @@ static void ksm_validate_stable(struct ksm_engine *engine,
 				struct ksm_census *census,
 				struct ksm_shard *shard)
 {
+	struct ksm_stable_chain *chain;
+	struct ksm_stable_node *node;
 	struct ksm_key *last = NULL;
 	struct rb_node *rb;
 
@@ -85,13 +87,13 @@ static void ksm_validate_stable(struct ksm_engine *engine,
 		ksm_expect(census, !last || ksm_key_cmp(last, &entry->key) < 0);
 		ksm_expect(census, ksm_shard(engine, entry->key.hash) == shard);
 		last = &entry->key;
-		if (entry->is_chain)
-			ksm_validate_chain(census, container_of(entry,
-						struct ksm_stable_chain, entry));
-		else
-			ksm_validate_node(census, container_of(entry,
-						struct ksm_stable_node, entry),
-					  NULL);
+		if (entry->is_chain) {
+			chain = container_of(entry, struct ksm_stable_chain, entry);
+			ksm_validate_chain(census, chain);
+		} else {
+			node = container_of(entry, struct ksm_stable_node, entry);
+			ksm_validate_node(census, node, NULL);
+		}
 	}
 }
 

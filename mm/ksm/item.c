@@ -52,6 +52,8 @@ int ksm_item_create_cache(void)
 /**
  * ksm_slot_is_sighting() - has the page merely been seen?
  * @slot: content of its slot
+ *
+ * Return: false also if nothing is known of it.
  */
 bool ksm_slot_is_sighting(u64 slot)
 {
@@ -234,6 +236,8 @@ void ksm_slot_clear(struct ksm_mm *kmm, struct ksm_chunk *chunk, u64 *slot)
 /**
  * ksm_item_addr() - the address that an item's page is mapped at
  * @item: the item
+ *
+ * Return: the address, of the page's first byte.
  */
 unsigned long ksm_item_addr(const struct ksm_rmap_item *item)
 {
@@ -243,6 +247,9 @@ unsigned long ksm_item_addr(const struct ksm_rmap_item *item)
 /**
  * ksm_item_state() - where an item is
  * @item: the item
+ *
+ * Return: the state, which may change at any time unless the caller has the lock of
+ * its shard, or owns the item and it is IDLE.
  */
 enum ksm_item_state ksm_item_state(const struct ksm_rmap_item *item)
 {
@@ -283,9 +290,10 @@ void ksm_item_park(struct ksm_engine *engine, struct ksm_rmap_item *item,
  */
 void ksm_item_unpark(struct ksm_engine *engine, struct ksm_rmap_item *item)
 {
+	if (!ksm_item_change(item, KSM_ITEM_UNSTABLE, KSM_ITEM_IDLE))
+		return;
 	lockdep_assert_held(&ksm_shard(engine, item->unstable.key.hash)->lock);
-	if (ksm_item_change(item, KSM_ITEM_UNSTABLE, KSM_ITEM_IDLE))
-		ksm_stat_add(engine, KSM_STAT_UNSHARED, -1);
+	ksm_stat_add(engine, KSM_STAT_UNSHARED, -1);
 }
 
 /**
@@ -298,9 +306,9 @@ void ksm_item_unpark(struct ksm_engine *engine, struct ksm_rmap_item *item)
  */
 void ksm_item_claim(struct ksm_engine *engine, struct ksm_rmap_item *item)
 {
-	lockdep_assert_held(&ksm_shard(engine, item->unstable.key.hash)->lock);
 	if (!ksm_item_change(item, KSM_ITEM_UNSTABLE, KSM_ITEM_CLAIMED))
 		return;
+	lockdep_assert_held(&ksm_shard(engine, item->unstable.key.hash)->lock);
 	atomic_inc(&item->owner->claims);
 	ksm_stat_add(engine, KSM_STAT_UNSHARED, -1);
 }
@@ -361,9 +369,9 @@ struct anon_vma *ksm_item_detach(struct ksm_engine *engine,
 	struct ksm_stable_node *node = item->stable.node;
 	struct anon_vma *anon_vma = item->stable.anon_vma;
 
-	lockdep_assert_held(&ksm_shard(engine, node->entry.key.hash)->lock);
 	if (!ksm_item_change(item, KSM_ITEM_STABLE, KSM_ITEM_IDLE))
 		return NULL;
+	lockdep_assert_held(&ksm_shard(engine, node->entry.key.hash)->lock);
 	hlist_del(&item->stable.link);
 	ksm_stat_add(engine, --node->entry.nr ? KSM_STAT_SHARING :
 						KSM_STAT_SHARED, -1);

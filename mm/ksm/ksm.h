@@ -81,7 +81,7 @@ struct ksm_key {
 };
 
 struct ksm_shard {
-	spinlock_t lock;
+	spinlock_t lock;		/* of both trees, and of all in them */
 	struct rb_root stable;		/* of ksm_stable_entry */
 	struct rb_root unstable;	/* of ksm_rmap_item */
 } ____cacheline_aligned_in_smp;
@@ -218,10 +218,11 @@ struct ksm_rmap_item {
 		} stable;
 	};
 };
+
 static_assert(sizeof(struct ksm_rmap_item) <= 56);
 
 struct ksm_registry {
-	spinlock_t lock;
+	spinlock_t lock;		/* of all below */
 	DECLARE_HASHTABLE(hash, 10);
 	struct list_head mms;
 	struct ksm_mm *cursor;		/* being scanned; NULL between passes */
@@ -230,6 +231,17 @@ struct ksm_registry {
 
 /**
  * struct ksm_knobs - what an administrator can set
+ * @sleep_millisecs: pause between two wake-ups
+ * @pages_to_scan: budget of a wake-up
+ * @merge_across_nodes: whether pages of different NUMA nodes are merged
+ * @max_page_sharing: sharers that a folio takes
+ * @prune_millisecs: time between two looks for stale dups on a chain
+ * @use_zero_pages: whether zero pages are merged with the kernel's zero page
+ * @smart_scan: whether pages that do not merge are looked at less often
+ * @advisor_max_cpu: percent of one CPU that the advisor keeps ksmd under
+ * @advisor_min_pages: least pages_to_scan that the advisor sets
+ * @advisor_max_pages: greatest
+ * @advisor_target_secs: time that the advisor wants a full pass to take
  *
  * Fields are written by sysfs and read by ksmd without a common lock: each is
  * one word and stands for itself.
@@ -237,7 +249,7 @@ struct ksm_registry {
 struct ksm_knobs {
 	unsigned int sleep_millisecs;
 	unsigned int pages_to_scan;
-	unsigned int merge_across_nodes;
+	unsigned long merge_across_nodes;
 	unsigned int max_page_sharing;
 	unsigned int prune_millisecs;
 	bool use_zero_pages;
@@ -339,8 +351,8 @@ struct ksm_engine {
 	struct ksm_stats stats;
 	struct ksm_registry registry;
 	struct list_head orphans;
-	spinlock_t orphan_lock;
-	struct mutex mutex;
+	spinlock_t orphan_lock;		/* of orphans */
+	struct mutex mutex;		/* of who scans, unmerges or reconfigures */
 	unsigned long run;
 	unsigned long seqnr;
 	struct ksm_advisor advisor;
@@ -388,6 +400,7 @@ int ksm_sysfs_init(void);
 #else
 static inline int ksm_sysfs_init(void) { return 0; }
 #endif
+
 #ifdef CONFIG_MEMORY_HOTREMOVE
 void ksm_hotplug_init(void);
 #else
@@ -410,6 +423,7 @@ enum ksm_scan_result {
 	KSM_SCAN_END,		/* end of this mm */
 	KSM_SCAN_GONE,		/* end of this mm, and it is to be forgotten */
 };
+
 enum ksm_scan_result ksm_scan_collect(struct ksm_worker *worker,
 				      unsigned long *addr, unsigned int *budget);
 

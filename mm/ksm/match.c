@@ -153,8 +153,9 @@ static int ksm_match_join_locked(struct ksm_match *match,
  * Let the page share @node's folio. The caller has a reference on @kfolio. Return:
  * 0; -EFAULT if the page has changed or gone; any other error if it has to wait.
  */
-static int ksm_match_try_join(struct ksm_match *match, struct ksm_stable_node *node,
-			  struct folio *kfolio)
+static int ksm_match_try_join(struct ksm_match *match,
+			      struct ksm_stable_node *node,
+			      struct folio *kfolio)
 {
 	struct mm_struct *mm = match->kmm->slot.mm;
 	struct ksm_rmap_item *item;

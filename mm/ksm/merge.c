@@ -30,7 +30,7 @@
 /* A PTE that was taken away, and how to give it back. */
 struct ksm_taken_pte {
 	struct page_vma_mapped_walk pvmw;
-	struct mmu_notifier_range range;
+	struct mmu_notifier_range notice;
 	pte_t pte;
 };
 
@@ -50,9 +50,9 @@ struct vm_area_struct *ksm_merge_vma(struct mm_struct *mm, unsigned long addr)
 	if (!atomic_read(&mm->mm_users))
 		return NULL;
 	vma = vma_lookup(mm, addr);
-	if (!vma || !(vma->vm_flags & VM_MERGEABLE) || !vma->anon_vma)
-		return NULL;
-	return vma;
+	if (vma && vma->anon_vma && (vma->vm_flags & VM_MERGEABLE))
+		return vma;
+	return NULL;
 }
 
 /**
@@ -64,24 +64,24 @@ struct vm_area_struct *ksm_merge_vma(struct mm_struct *mm, unsigned long addr)
  */
 struct page *ksm_merge_lookup(struct vm_area_struct *vma, unsigned long addr)
 {
-	struct page *page = NULL;
-	struct folio_walk fw;
+	struct folio_walk walk;
 	struct folio *folio;
+	bool fits;
 
-	folio = folio_walk_start(&fw, vma, addr, 0);
+	folio = folio_walk_start(&walk, vma, addr, 0);
 	if (!folio)
 		return NULL;
-	if (folio_test_anon(folio) && !folio_is_zone_device(folio)) {
+	fits = folio_test_anon(folio) && !folio_is_zone_device(folio);
+	if (fits)
 		folio_get(folio);
-		page = fw.page;
-	}
-	folio_walk_end(&fw, vma);
+	folio_walk_end(&walk, vma);
+	if (!fits)
+		return NULL;
 
-	if (page) {
-		flush_anon_page(vma, page, addr);
-		flush_dcache_page(page);
-	}
-	return page;
+	/* Aliases of the page in the data cache, on machines that have them. */
+	flush_anon_page(vma, walk.page, addr);
+	flush_dcache_page(walk.page);
+	return walk.page;
 }
 
 /**
@@ -108,7 +108,6 @@ int ksm_merge_split(struct page *page)
 static int ksm_take_pte(struct ksm_taken_pte *taken, struct vm_area_struct *vma,
 			unsigned long addr, struct folio *folio)
 {
-	struct mm_struct *mm = vma->vm_mm;
 	int err = -EFAULT;
 	pte_t pte;
 
@@ -121,9 +120,9 @@ static int ksm_take_pte(struct ksm_taken_pte *taken, struct vm_area_struct *vma,
 		.address = addr,
 		.pgoff_is_anon = true,
 	};
-	mmu_notifier_range_init(&taken->range, MMU_NOTIFY_CLEAR, 0, mm, addr,
-				addr + PAGE_SIZE);
-	mmu_notifier_invalidate_range_start(&taken->range);
+	mmu_notifier_range_init(&taken->notice, MMU_NOTIFY_CLEAR, 0, vma->vm_mm,
+				addr, addr + PAGE_SIZE);
+	mmu_notifier_invalidate_range_start(&taken->notice);
 
 	if (!page_vma_mapped_walk(&taken->pvmw))
 		goto out;
@@ -136,12 +135,12 @@ static int ksm_take_pte(struct ksm_taken_pte *taken, struct vm_area_struct *vma,
 	if (folio_ref_count(folio) == folio_mapcount(folio) + 1 +
 				      folio_test_swapcache(folio))
 		return 0;
-	set_pte_at(mm, addr, taken->pvmw.pte, taken->pte);
+	set_pte_at(vma->vm_mm, addr, taken->pvmw.pte, taken->pte);
 	err = -EBUSY;
 out_unlock:
 	page_vma_mapped_walk_done(&taken->pvmw);
 out:
-	mmu_notifier_invalidate_range_end(&taken->range);
+	mmu_notifier_invalidate_range_end(&taken->notice);
 	return err;
 }
 
@@ -150,7 +149,7 @@ static void ksm_give_pte(struct ksm_taken_pte *taken, pte_t pte)
 	set_pte_at(taken->pvmw.vma->vm_mm, taken->pvmw.address,
 		   taken->pvmw.pte, pte);
 	page_vma_mapped_walk_done(&taken->pvmw);
-	mmu_notifier_invalidate_range_end(&taken->range);
+	mmu_notifier_invalidate_range_end(&taken->notice);
 }
 
 /* The page is to be mapped by others too: end its being exclusive, keep its dirt. */
@@ -208,7 +207,6 @@ int ksm_merge_freeze(struct vm_area_struct *vma, unsigned long addr,
 static pte_t ksm_map_shared(struct vm_area_struct *vma, unsigned long addr,
 			    struct page *kpage)
 {
-	struct mm_struct *mm = vma->vm_mm;
 	struct folio *kfolio;
 
 	if (!kpage) {
@@ -216,8 +214,8 @@ static pte_t ksm_map_shared(struct vm_area_struct *vma, unsigned long addr,
 		 * The dirty bit tells a zero page of ours from any other. It is
 		 * not an anonymous page, unlike what was there.
 		 */
-		ksm_map_zero_page(mm);
-		dec_mm_counter(mm, MM_ANONPAGES);
+		ksm_count_zero_pages(vma->vm_mm, 1);
+		dec_mm_counter(vma->vm_mm, MM_ANONPAGES);
 		return pte_mkdirty(pte_mkspecial(pfn_pte(zero_pfn(addr),
 							 vma->vm_page_prot)));
 	}
@@ -287,20 +285,19 @@ int ksm_merge_replace(struct vm_area_struct *vma, unsigned long addr,
 static bool ksm_pte_is_merged(struct vm_area_struct *vma, unsigned long addr,
 			      pte_t pte)
 {
-	struct folio *folio = NULL;
+	struct folio *folio;
+	softleaf_t leaf;
 
+	if (pte_none(pte))
+		return false;
 	if (pte_present(pte)) {
-		if (is_ksm_zero_pte(pte))
-			return true;
 		folio = vm_normal_folio(vma, addr, pte);
-	} else if (!pte_none(pte)) {
-		const softleaf_t entry = softleaf_from_pte(pte);
-
-		/* A KSM folio stays one: there is no need to wait. */
-		if (softleaf_is_migration(entry))
-			folio = softleaf_to_folio(entry);
+		return folio ? folio_test_ksm(folio) : is_ksm_zero_pte(pte);
 	}
-	return folio && folio_test_ksm(folio);
+	/* A KSM folio stays one: there is no need to wait until it has moved. */
+	leaf = softleaf_from_pte(pte);
+	return softleaf_is_migration(leaf) &&
+	       folio_test_ksm(softleaf_to_folio(leaf));
 }
 
 static int ksm_break_pmd_entry(pmd_t *pmd, unsigned long addr,
@@ -308,7 +305,7 @@ static int ksm_break_pmd_entry(pmd_t *pmd, unsigned long addr,
 {
 	unsigned long *found = walk->private;
 	pte_t *start_pte, *pte;
-	spinlock_t *ptl;
+	spinlock_t *ptl;		/* of the page table */
 	int ret = 0;
 
 	if (!atomic_read(&walk->mm->mm_users))

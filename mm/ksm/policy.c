@@ -143,7 +143,7 @@ struct ksm_advice ksm_policy_advise(const struct ksm_knobs *knobs,
 				    u64 scan_ns, u64 cpu_ns)
 {
 	u64 scan_ms = max(div_u64(scan_ns, NSEC_PER_MSEC), 1ULL);
-	u64 target_ms = min_t(u64, knobs->advisor_target_secs, U32_MAX) *
+	u64 target_ms = clamp_t(u64, knobs->advisor_target_secs, 1, U32_MAX) *
 			MSEC_PER_SEC;
 	u64 old = max(knobs->pages_to_scan, 1U);
 	u64 cpu_percent = clamp(div64_u64(cpu_ns, scan_ms * 10000), 1ULL, 100ULL);

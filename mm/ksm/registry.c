@@ -169,6 +169,8 @@ bool ksm_registry_exit(struct ksm_engine *engine, struct mm_struct *mm)
 /**
  * ksm_registry_empty() - is no mm registered?
  * @engine: the engine
+ *
+ * Return: what was so a moment ago, unless the caller has kept it so.
  */
 bool ksm_registry_empty(struct ksm_engine *engine)
 {

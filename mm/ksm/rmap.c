@@ -9,11 +9,6 @@
 #include "ksm_internal.h"
 #include "ksm.h"
 
-/* Where an item's page is: one address, in one place of one anon_vma. */
-#define ksm_for_each_item_vma(avc, item)				\
-	anon_rmap_tree_foreach(avc, (item)->stable.anon_vma,		\
-			       (item)->stable.index, (item)->stable.index)
-
 static bool ksm_vma_has(const struct vm_area_struct *vma, unsigned long addr)
 {
 	return addr >= vma->vm_start && addr < vma->vm_end;
@@ -24,15 +19,16 @@ static bool ksm_rmap_walk_item(struct folio *folio, struct ksm_rmap_item *item,
 			       struct rmap_walk_control *rwc, bool forks)
 {
 	const unsigned long addr = ksm_item_addr(item);
+	const unsigned long index = item->stable.index;
 	struct anon_vma_chain *avc;
 
 	lockdep_assert_held(&item->stable.anon_vma->root->rwsem);
-	ksm_for_each_item_vma(avc, item) {
+	anon_rmap_tree_foreach(avc, item->stable.anon_vma, index, index) {
 		struct vm_area_struct *vma = avc->vma;
+		bool is_fork = vma->vm_mm != item->owner->slot.mm;
 
 		cond_resched();
-		if (!ksm_vma_has(vma, addr) ||
-		    (vma->vm_mm != item->owner->slot.mm) != forks ||
+		if (is_fork != forks || !ksm_vma_has(vma, addr) ||
 		    (rwc->invalid_vma && rwc->invalid_vma(vma, rwc->arg)))
 			continue;
 		if (!rwc->rmap_one(folio, vma, addr, rwc->arg) ||
@@ -46,16 +42,12 @@ static bool ksm_rmap_walk_item(struct folio *folio, struct ksm_rmap_item *item,
 static bool ksm_rmap_lock_item(struct ksm_rmap_item *item,
 			       struct rmap_walk_control *rwc)
 {
-	struct anon_vma *anon_vma = item->stable.anon_vma;
-
-	if (anon_vma_trylock_read(anon_vma))
+	if (anon_vma_trylock_read(item->stable.anon_vma))
 		return true;
-	if (rwc->try_lock) {
-		rwc->contended = true;
-		return false;
-	}
-	anon_vma_lock_read(anon_vma);
-	return true;
+	rwc->contended = rwc->try_lock;
+	if (!rwc->try_lock)
+		anon_vma_lock_read(item->stable.anon_vma);
+	return !rwc->try_lock;
 }
 
 static bool ksm_rmap_walk_node(struct folio *folio, struct ksm_stable_node *node,
@@ -105,15 +97,16 @@ static void ksm_collect_item(struct ksm_rmap_item *item, const struct page *page
 			     struct list_head *to_kill, int force_early)
 {
 	const unsigned long addr = ksm_item_addr(item);
-	struct anon_vma_chain *avc;
+	const unsigned long index = item->stable.index;
 	struct task_struct *task, *victim;
+	struct anon_vma_chain *avc;
 
 	guard(rcu)();
 	for_each_process(task) {
 		victim = task_early_kill(task, force_early);
 		if (!victim)
 			continue;
-		ksm_for_each_item_vma(avc, item)
+		anon_rmap_tree_foreach(avc, item->stable.anon_vma, index, index)
 			if (avc->vma->vm_mm == victim->mm &&
 			    ksm_vma_has(avc->vma, addr))
 				add_to_kill_ksm(victim, page, avc->vma, to_kill,
@@ -170,15 +163,15 @@ void folio_migrate_ksm(struct folio *newfolio, struct folio *folio)
 static bool ksm_swapin_fits(struct folio *folio, struct vm_area_struct *vma,
 			    unsigned long addr)
 {
-	struct anon_vma *anon_vma = folio_anon_vma(folio);
+	const bool unmerging = READ_ONCE(ksm_engine.run) & KSM_RUN_UNMERGE;
+	struct anon_vma *home;
 
-	if (folio_test_large(folio))
-		return true;
 	if (folio_test_ksm(folio))
-		return ksm_node_of(folio) &&
-		       !(READ_ONCE(ksm_engine.run) & KSM_RUN_UNMERGE);
-	return !anon_vma || (anon_vma->root == vma->anon_vma->root &&
-			     folio->index == linear_anon_page_index(vma, addr));
+		return ksm_node_of(folio) && !unmerging;
+	home = folio_anon_vma(folio);
+	return !home || folio_test_large(folio) ||
+	       (home->root == vma->anon_vma->root &&
+		folio->index == linear_anon_page_index(vma, addr));
 }
 
 static struct folio *ksm_swapin_alloc(struct vm_area_struct *vma,
@@ -209,16 +202,14 @@ static struct folio *ksm_swapin_alloc(struct vm_area_struct *vma,
  * Return: @folio, if it can be used; a new folio, locked, charged and uptodate; NULL
  * when there is no memory; ERR_PTR(-EHWPOISON) if @folio's memory is broken.
  */
-struct folio *ksm_might_need_to_copy(struct folio *folio,
-				     struct vm_area_struct *vma,
+struct folio *ksm_might_need_to_copy(struct folio *folio, struct vm_area_struct *vma,
 				     unsigned long addr)
 {
-	struct page *page = folio_page(folio, 0);
 	struct folio *copy;
 
 	if (ksm_swapin_fits(folio, vma, addr))
 		return folio;
-	if (PageHWPoison(page))
+	if (PageHWPoison(&folio->page))
 		return ERR_PTR(-EHWPOISON);
 	if (!folio_test_uptodate(folio))
 		return folio;	/* the caller reports the failed read */
@@ -226,7 +217,7 @@ struct folio *ksm_might_need_to_copy(struct folio *folio,
 	copy = ksm_swapin_alloc(vma, addr);
 	if (!copy)
 		return NULL;
-	if (copy_mc_user_highpage(folio_page(copy, 0), page, addr, vma)) {
+	if (copy_mc_user_highpage(&copy->page, &folio->page, addr, vma)) {
 		folio_put(copy);
 		return ERR_PTR(-EHWPOISON);
 	}

@@ -110,10 +110,11 @@ static void ksm_scan_page(struct ksm_scan *scan, struct vm_area_struct *vma,
 	if (folio_test_ksm(folio)) {
 		if (!ksm_scan_is_settled(engine, slot, folio))
 			ksm_scan_add(scan, addr, NULL, KSM_CAND_SHARED);
-	} else if (ksm_scan_skip(engine, slot)) {
-		scan->skipped++;
-		return;
 	} else {
+		if (ksm_scan_skip(engine, slot)) {
+			scan->skipped++;
+			return;
+		}
 		ksm_scan_add(scan, addr, folio_test_large(folio) ? NULL : page,
 			     KSM_CAND_PLAIN);
 		flush_anon_page(vma, page, addr);
@@ -150,7 +151,7 @@ static void ksm_scan_table(struct ksm_scan *scan, struct vm_area_struct *vma,
 {
 	struct ksm_chunk *chunk = ksm_chunk_find(scan->worker->kmm, addr);
 	pte_t *start_pte, *pte;
-	spinlock_t *ptl;
+	spinlock_t *ptl;		/* of the page table */
 
 	start_pte = pte_offset_map_lock(vma->vm_mm, pmd, addr, &ptl);
 	if (!start_pte)

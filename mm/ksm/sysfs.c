@@ -12,16 +12,15 @@
 enum ksm_knob_type {
 	KSM_KNOB_BOOL,
 	KSM_KNOB_UINT,
-	KSM_KNOB_INT,		/* sign and overflow are told apart from bad syntax */
+	KSM_KNOB_INT,		/* unsigned, but read with a sign to refuse */
 	KSM_KNOB_ULONG,
 };
 
 /**
  * struct ksm_knob - a file that sets a field of struct ksm_knobs
  * @attr: the file
- * @type: how it is read
+ * @type: of the field, and how it is read
  * @offset: of the field
- * @size: of the field
  * @min: least value
  * @max: greatest value, or 0 for as much as the type takes
  * @keep_erange: an overflow is -ERANGE; elsewhere it is -EINVAL too
@@ -32,7 +31,6 @@ struct ksm_knob {
 	struct kobj_attribute attr;
 	enum ksm_knob_type type;
 	size_t offset;
-	size_t size;
 	unsigned long min;
 	unsigned long max;
 	bool keep_erange;
@@ -50,11 +48,14 @@ static unsigned long ksm_knob_get(const struct ksm_knob *knob,
 {
 	const void *field = (const char *)&engine->knobs + knob->offset;
 
-	if (knob->size == sizeof(bool))
+	switch (knob->type) {
+	case KSM_KNOB_BOOL:
 		return READ_ONCE(*(const bool *)field);
-	if (knob->size == sizeof(unsigned int))
+	case KSM_KNOB_ULONG:
+		return READ_ONCE(*(const unsigned long *)field);
+	default:
 		return READ_ONCE(*(const unsigned int *)field);
-	return READ_ONCE(*(const unsigned long *)field);
+	}
 }
 
 static void ksm_knob_set(const struct ksm_knob *knob, struct ksm_engine *engine,
@@ -62,12 +63,16 @@ static void ksm_knob_set(const struct ksm_knob *knob, struct ksm_engine *engine,
 {
 	void *field = (char *)&engine->knobs + knob->offset;
 
-	if (knob->size == sizeof(bool))
+	switch (knob->type) {
+	case KSM_KNOB_BOOL:
 		WRITE_ONCE(*(bool *)field, value);
-	else if (knob->size == sizeof(unsigned int))
-		WRITE_ONCE(*(unsigned int *)field, value);
-	else
+		break;
+	case KSM_KNOB_ULONG:
 		WRITE_ONCE(*(unsigned long *)field, value);
+		break;
+	default:
+		WRITE_ONCE(*(unsigned int *)field, value);
+	}
 }
 
 static int ksm_knob_parse(const struct ksm_knob *knob, const char *buf,
@@ -156,7 +161,6 @@ static struct ksm_knob ksm_##_name##_knob = {				\
 	.attr = __ATTR(_name, 0644, ksm_knob_show, ksm_knob_store),	\
 	.type = KSM_KNOB_##_type,					\
 	.offset = offsetof(struct ksm_knobs, _field),			\
-	.size = sizeof_field(struct ksm_knobs, _field),			\
 	__VA_ARGS__							\
 }
 
@@ -191,7 +195,6 @@ static struct ksm_knob ksm_pages_to_scan_knob = {
 	.attr = __ATTR(pages_to_scan, 0644, ksm_knob_show, ksm_pages_to_scan_store),
 	.type = KSM_KNOB_UINT,
 	.offset = offsetof(struct ksm_knobs, pages_to_scan),
-	.size = sizeof_field(struct ksm_knobs, pages_to_scan),
 };
 
 #ifdef CONFIG_NUMA
@@ -221,34 +224,46 @@ KSM_COUNTER(pages_unshared, UNSHARED);
 KSM_COUNTER(stable_node_chains, CHAINS);
 KSM_COUNTER(stable_node_dups, DUPS);
 
-static ssize_t pages_volatile_show(struct kobject *kobj,
-				   struct kobj_attribute *attr, char *buf)
-{
-	return sysfs_emit(buf, "%ld\n", ksm_stats_volatile(&ksm_engine));
-}
-static struct kobj_attribute pages_volatile_attr = __ATTR_RO(pages_volatile);
+/* Figures that are not counters but made of them. */
+struct ksm_figure {
+	struct kobj_attribute attr;
+	long (*value)(struct ksm_engine *engine);
+};
 
-static ssize_t ksm_zero_pages_show(struct kobject *kobj,
-				   struct kobj_attribute *attr, char *buf)
+static ssize_t ksm_figure_show(struct kobject *kobj, struct kobj_attribute *attr,
+			       char *buf)
 {
-	return sysfs_emit(buf, "%ld\n", atomic_long_read(&ksm_zero_pages));
-}
-static struct kobj_attribute ksm_zero_pages_attr = __ATTR_RO(ksm_zero_pages);
+	struct ksm_figure *figure = container_of(attr, struct ksm_figure, attr);
 
-static ssize_t general_profit_show(struct kobject *kobj,
-				   struct kobj_attribute *attr, char *buf)
+	return sysfs_emit(buf, "%ld\n", figure->value(&ksm_engine));
+}
+
+static long ksm_zero_page_count(struct ksm_engine *engine)
 {
-	long zero_pages = atomic_long_read(&ksm_zero_pages);
-
-	return sysfs_emit(buf, "%ld\n", ksm_stats_profit(&ksm_engine, zero_pages));
+	return atomic_long_read(&ksm_zero_pages);
 }
-static struct kobj_attribute general_profit_attr = __ATTR_RO(general_profit);
+
+static long ksm_general_profit(struct ksm_engine *engine)
+{
+	return ksm_stats_profit(engine, ksm_zero_page_count(engine));
+}
+
+#define KSM_FIGURE(_name, _value)					\
+static struct ksm_figure ksm_##_name##_figure = {			\
+	.attr = __ATTR(_name, 0444, ksm_figure_show, NULL),		\
+	.value = _value,						\
+}
+
+KSM_FIGURE(pages_volatile, ksm_stats_volatile);
+KSM_FIGURE(ksm_zero_pages, ksm_zero_page_count);
+KSM_FIGURE(general_profit, ksm_general_profit);
 
 static ssize_t full_scans_show(struct kobject *kobj, struct kobj_attribute *attr,
 			       char *buf)
 {
 	return sysfs_emit(buf, "%lu\n", READ_ONCE(ksm_engine.seqnr));
 }
+
 static struct kobj_attribute full_scans_attr = __ATTR_RO(full_scans);
 
 static ssize_t run_show(struct kobject *kobj, struct kobj_attribute *attr,
@@ -266,8 +281,9 @@ static ssize_t run_store(struct kobject *kobj, struct kobj_attribute *attr,
 	if (kstrtouint(buf, 10, &run) || run > KSM_RUN_UNMERGE)
 		return -EINVAL;
 	err = ksm_daemon_set_run(&ksm_engine, run);
-	return err ? err : count;
+	return err ?: count;
 }
+
 static struct kobj_attribute run_attr = __ATTR_RW(run);
 
 static ssize_t advisor_mode_show(struct kobject *kobj,
@@ -290,9 +306,10 @@ static ssize_t advisor_mode_store(struct kobject *kobj,
 		return -EINVAL;
 	return count;
 }
+
 static struct kobj_attribute advisor_mode_attr = __ATTR_RW(advisor_mode);
 
-static struct attribute *ksm_attrs[] = {
+static struct attribute *ksm_files[] = {
 	&run_attr.attr,
 	&ksm_sleep_millisecs_knob.attr.attr,
 	&ksm_pages_to_scan_knob.attr.attr,
@@ -314,17 +331,17 @@ static struct attribute *ksm_attrs[] = {
 	&ksm_pages_shared_counter.attr.attr,
 	&ksm_pages_sharing_counter.attr.attr,
 	&ksm_pages_unshared_counter.attr.attr,
-	&pages_volatile_attr.attr,
+	&ksm_pages_volatile_figure.attr.attr,
 	&ksm_stable_node_chains_counter.attr.attr,
 	&ksm_stable_node_dups_counter.attr.attr,
-	&ksm_zero_pages_attr.attr,
-	&general_profit_attr.attr,
+	&ksm_ksm_zero_pages_figure.attr.attr,
+	&ksm_general_profit_figure.attr.attr,
 	NULL,
 };
 
-static const struct attribute_group ksm_attr_group = {
+static const struct attribute_group ksm_file_group = {
 	.name = "ksm",
-	.attrs = ksm_attrs,
+	.attrs = ksm_files,
 };
 
 /**
@@ -334,5 +351,5 @@ static const struct attribute_group ksm_attr_group = {
  */
 int __init ksm_sysfs_init(void)
 {
-	return sysfs_create_group(mm_kobj, &ksm_attr_group);
+	return sysfs_create_group(mm_kobj, &ksm_file_group);
 }

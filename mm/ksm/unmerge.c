@@ -250,6 +250,7 @@ static struct ksm_stable_node *ksm_unmerge_find_pfn(struct ksm_stable_entry *ent
 void ksm_unmerge_pfn_range(struct ksm_engine *engine, unsigned long start_pfn,
 			   unsigned long end_pfn)
 {
+	struct ksm_stable_entry *entry;
 	struct ksm_stable_node *node;
 	struct ksm_shard *shard;
 	struct rb_node *rb;
@@ -261,9 +262,8 @@ void ksm_unmerge_pfn_range(struct ksm_engine *engine, unsigned long start_pfn,
 		spin_lock(&shard->lock);
 		rb = rb_first(&shard->stable);
 		while (rb) {
-			node = ksm_unmerge_find_pfn(rb_entry(rb,
-						struct ksm_stable_entry, rb),
-						start_pfn, end_pfn);
+			entry = rb_entry(rb, struct ksm_stable_entry, rb);
+			node = ksm_unmerge_find_pfn(entry, start_pfn, end_pfn);
 			if (node) {
 				ksm_stable_unlink(engine, shard, node, &dead);
 				rb = rb_first(&shard->stable);
