@@ -148,7 +148,8 @@ static void ksm_chunk_leave_node(struct ksm_engine *engine,
 /**
  * ksm_chunk_untree() - take an item out of the tree that it is in
  * @engine: the engine
- * @item: an item of an mm that the caller is the worker of; IDLE afterwards
+ * @item: an item of an mm that the caller is the worker of, or one that it has
+ *	  claimed and attached; IDLE afterwards
  *
  * Context: may sleep, for the folio lock and for another worker's claim.
  */

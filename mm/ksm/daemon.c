@@ -212,7 +212,8 @@ int ksm_daemon_set_run(struct ksm_engine *engine, unsigned long run)
  * ksm_daemon_empty_trees() - prepare for a change of what the trees' keys mean
  * @engine: the engine
  *
- * What waits in the unstable trees is forgotten; it is soon seen again.
+ * What waits in the unstable trees stays there: its hints are checked when they are
+ * hit, and put under the new key when their pages are visited.
  *
  * Context: may sleep; the engine mutex is held.
  * Return: 0; -EBUSY if there are merged pages.

@@ -16,7 +16,7 @@
  *
  *	engine->mutex
  *	  mmap_lock			never two of them
- *	    folio lock			workers only try
+ *	    folio lock			of pages that are to be merged: tried only
  *	      anon_vma
  *	        page table lock
  *	          shard->lock		leaf, never held over a sleep

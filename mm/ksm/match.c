@@ -340,8 +340,9 @@ static int ksm_match_promote(struct ksm_match *match, struct ksm_rmap_item *item
 	return err;
 }
 
-/* Give the page of a node with a single sharer back to its process. */
-static void ksm_match_demote(struct ksm_rmap_item *item)
+/* Give the page of a node with a single sharer, @item, back to its process. */
+static void ksm_match_demote(struct ksm_engine *engine,
+			     struct ksm_rmap_item *item)
 {
 	struct mm_struct *mm = item->owner->slot.mm;
 	unsigned long addr = ksm_item_addr(item);
@@ -352,6 +353,35 @@ static void ksm_match_demote(struct ksm_rmap_item *item)
 	if (vma)
 		ksm_merge_break(vma, addr, addr + PAGE_SIZE, false);
 	mmap_read_unlock(mm);
+	ksm_chunk_untree(engine, item);
+}
+
+/* What is mapped at an address now, with a reference. */
+static struct page *ksm_match_lookup(struct ksm_mm *kmm, unsigned long addr)
+{
+	struct mm_struct *mm = kmm->slot.mm;
+	struct vm_area_struct *vma;
+	struct page *page = NULL;
+
+	mmap_read_lock(mm);
+	vma = ksm_merge_vma(mm, addr);
+	if (vma)
+		page = ksm_merge_lookup(vma, addr);
+	mmap_read_unlock(mm);
+	return page;
+}
+
+/* Before a huge page is split for a hint, is the hint still good? */
+static bool ksm_match_verify(struct ksm_match *match, struct ksm_rmap_item *item)
+{
+	struct page *page = ksm_match_lookup(item->owner, ksm_item_addr(item));
+	bool equal;
+
+	if (!page)
+		return false;
+	equal = pages_identical(page, match->page);
+	put_page(page);
+	return equal;
 }
 
 /* The item that waits under our key, taken out of the tree. */
@@ -419,7 +449,10 @@ static int ksm_match_pair(struct ksm_match *match, struct ksm_rmap_item *item)
 	struct folio *kfolio;
 	int err;
 
-	/* Two pages of one large folio: our reference keeps it from being split. */
+	if (folio_test_large(page_folio(match->page)) &&
+	    !ksm_match_verify(match, item))
+		return -ESTALE;
+	/* First ours: if both are of one large folio our reference is in the way. */
 	if (ksm_match_is_busy(match->page) || ksm_merge_split(match->page))
 		return ksm_match_why_busy(-EBUSY, match->page);
 	if (!ksm_match_spare(match->worker))
@@ -440,7 +473,7 @@ static int ksm_match_pair(struct ksm_match *match, struct ksm_rmap_item *item)
 	err = ksm_match_join(match, node, kfolio);
 	folio_put(kfolio);
 	if (err)
-		ksm_match_demote(item);
+		ksm_match_demote(match->worker->engine, item);
 	return err;
 }
 
@@ -573,21 +606,6 @@ static void ksm_match_shared(struct ksm_match *match)
 	folio_unlock(folio);
 out:
 	mmap_read_unlock(mm);
-}
-
-/* Look up the page of a candidate that was collected without a reference. */
-static struct page *ksm_match_lookup(struct ksm_mm *kmm, unsigned long addr)
-{
-	struct mm_struct *mm = kmm->slot.mm;
-	struct vm_area_struct *vma;
-	struct page *page = NULL;
-
-	mmap_read_lock(mm);
-	vma = ksm_merge_vma(mm, addr);
-	if (vma)
-		page = ksm_merge_lookup(vma, addr);
-	mmap_read_unlock(mm);
-	return page;
 }
 
 static void ksm_match_one(struct ksm_worker *worker, struct ksm_candidate *cand)

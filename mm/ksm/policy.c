@@ -31,8 +31,8 @@ static const u8 ksm_skips_by_age[KSM_MAX_AGE + 1] = {
  * ksm_policy_skip() - should smart scan pass a page over?
  * @history: of the page; counts the visit
  *
- * A page gets three looks to go through all the phases of merging. Then the
- * looks become rarer, down to one in nine passes.
+ * In its first passes a page is looked at each time, to go through all the phases
+ * of merging. Then the looks become rarer, down to one in nine passes.
  *
  * Return: true if the page is to be left alone in this pass.
  */

@@ -11,7 +11,7 @@
  * The walk stops at the first page table that yields anything. Where nothing is
  * mapped there is no page table, and nothing to pay for; where there is much that
  * yields nothing, the walk pauses after KSM_BATCH_TABLES so that nobody has to wait
- * long for the mmap lock.
+ * long for the mmap lock. A VMA counts as one more.
  *
  * A candidate page of a small folio holds a reference. One of a large folio does
  * not, since its folio may have to be split, which no reference must prevent: it is
@@ -256,6 +256,12 @@ static bool ksm_scan_walk(struct ksm_scan *scan, struct mm_struct *mm,
 		if (walk_page_range_vma(vma, max(scan->seen, vma->vm_start),
 					vma->vm_end, &ksm_scan_ops, scan))
 			return true;
+		/* There may be very many VMAs, with not even a page table. */
+		if (++scan->tables >= KSM_BATCH_TABLES) {
+			ksm_scan_found_gap(scan, vma->vm_end);
+			return true;
+		}
+		cond_resched();
 	}
 	return ksm_scan_found_gap(scan, mm->task_size);
 }
@@ -283,7 +289,7 @@ static void ksm_scan_finish(struct ksm_scan *scan)
 /**
  * ksm_scan_collect() - find the next pages of an mm that are worth a closer look
  * @worker: whose @worker->kmm is the mm; the candidates go to @worker->batch
- * @addr: where to start; moved on to where to continue
+ * @addr: where to start; moved on to where to continue, if it is in this mm
  * @budget: pages that may be looked at, not 0; reduced by those that were, and by
  *	    one if there were none, so that not even an empty walk is for free
  *
@@ -322,9 +328,10 @@ enum ksm_scan_result ksm_scan_collect(struct ksm_worker *worker,
 	}
 	mmap_read_unlock(mm);
 
-	if (result != KSM_SCAN_GONE)
-		ksm_scan_finish(&scan);
 	*budget = scan.scanned ? scan.budget : scan.budget - 1;
+	if (result == KSM_SCAN_GONE)
+		return result;	/* @addr may be the cursor's, which has moved on */
+	ksm_scan_finish(&scan);
 	*addr = scan.seen;
 	return result;
 }
