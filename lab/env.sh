@@ -15,16 +15,16 @@ BASE_PACKAGE=$(sed -n 's/^package: //p' "$TOP/BASE")
 BASE_VERSION=$(sed -n 's/^version: //p' "$TOP/BASE")
 
 # The base: the package's tree, or what KSRC names (a folder is used as it is
-# and never written to; a tarball is unpacked once into the cache).
+# and never written to; a tarball is unpacked once into the cache). It lies to
+# its builds as build/linux lies to ours, which lets them share compiled objects.
 if [ -z "${KSRC:-}" ]; then
-	STOCK=$CACHE/linux-${BASE_PACKAGE#linux-source-}-stock
 	STOCK_BUILDS=$CACHE/build
+	STOCK=$STOCK_BUILDS/linux
 else
 	KSRC=$(realpath "$KSRC")
-	ksrc_id=$(printf %s "$KSRC" | sha256sum | cut -c1-8)
+	STOCK_BUILDS=$CACHE/build-$(printf %s "$KSRC" | sha256sum | cut -c1-8)
 	STOCK=$KSRC
-	[ -d "$KSRC" ] || STOCK=$CACHE/linux-$ksrc_id-stock
-	STOCK_BUILDS=$CACHE/build-$ksrc_id
+	[ -d "$KSRC" ] || STOCK=$STOCK_BUILDS/linux
 fi
 
 say() { echo "${0##*/}: $*" >&2; }
