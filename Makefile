@@ -15,9 +15,9 @@ help:		## this list
 packages:
 	@lab/packages
 
-demo: uml	## see our KSM at work beside stock's, at native speed (UML)
-	@lab/kernel --stock uml > /dev/null
-	@lab/demo
+demo: uml	## what KSM saves on a host of virtual machines (COMPARE=1: the base's as well)
+	@$(if $(COMPARE),lab/kernel --stock uml > /dev/null)
+	@lab/demo/run
 
 check: packages	## every test, one verdict (SUITES="static kunit" for some of them)
 	@lab/check $(SUITES)
