@@ -199,8 +199,7 @@ static int ksm_match_join(struct ksm_match *match, struct ksm_stable_node *node,
 	return err;
 }
 
-/* Map the zero page instead. Return: 0 if that was done. */
-static int ksm_match_zero(struct ksm_match *match)
+static int ksm_match_try_zero(struct ksm_match *match)
 {
 	struct mm_struct *mm = match->kmm->slot.mm;
 	struct page *zero = ZERO_PAGE(match->addr);
@@ -218,6 +217,16 @@ static int ksm_match_zero(struct ksm_match *match)
 	trace_ksm_merge_one_page(page_to_pfn(zero), ksm_slot_item(*match->slot),
 				 mm, err);
 	mmap_read_unlock(mm);
+	return ksm_match_why_busy(err, match->page);
+}
+
+/* Map the zero page instead. Return: 0 if that was done. */
+static int ksm_match_zero(struct ksm_match *match)
+{
+	int err = ksm_match_try_zero(match);
+
+	if (ksm_match_drain(match->worker, err))
+		err = ksm_match_try_zero(match);
 	return err;
 }
 
