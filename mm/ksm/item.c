@@ -151,15 +151,19 @@ static void ksm_slot_count(struct ksm_mm *kmm, struct ksm_chunk *chunk, int n)
 	ksm_stat_add(kmm->engine, KSM_STAT_TRACKED, n);
 }
 
-static void ksm_item_free(struct ksm_rmap_item *item)
+/* Free the item in a slot, if any. Return: false if it has to stay. */
+static bool ksm_slot_drop_item(struct ksm_mm *kmm, u64 slot)
 {
-	struct ksm_mm *kmm = item->owner;
+	struct ksm_rmap_item *item = ksm_slot_item(slot);
 
+	if (!item)
+		return true;
 	if (WARN_ON_ONCE(ksm_item_state(item) != KSM_ITEM_IDLE))
-		return;
+		return false;
 	atomic_long_dec(&kmm->nr_items);
 	ksm_stat_add(kmm->engine, KSM_STAT_ITEMS, -1);
 	kmem_cache_free(ksm_item_cache, item);
+	return true;
 }
 
 /**
@@ -173,10 +177,8 @@ static void ksm_item_free(struct ksm_rmap_item *item)
 void ksm_slot_sight(struct ksm_mm *kmm, struct ksm_chunk *chunk, u64 *slot,
 		    u64 hash, const struct ksm_history *history)
 {
-	struct ksm_rmap_item *item = ksm_slot_item(*slot);
-
-	if (item)
-		ksm_item_free(item);
+	if (!ksm_slot_drop_item(kmm, *slot))
+		return;
 	if (!*slot)
 		ksm_slot_count(kmm, chunk, 1);
 	*slot = ksm_sighting(hash, history);
@@ -224,12 +226,9 @@ struct ksm_rmap_item *ksm_slot_to_item(struct ksm_mm *kmm,
  */
 void ksm_slot_clear(struct ksm_mm *kmm, struct ksm_chunk *chunk, u64 *slot)
 {
-	struct ksm_rmap_item *item = ksm_slot_item(*slot);
-
-	if (item)
-		ksm_item_free(item);
-	if (*slot)
-		ksm_slot_count(kmm, chunk, -1);
+	if (!*slot || !ksm_slot_drop_item(kmm, *slot))
+		return;
+	ksm_slot_count(kmm, chunk, -1);
 	*slot = 0;
 }
 

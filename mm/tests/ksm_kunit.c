@@ -47,6 +47,7 @@ static const char *const kt_caches[] = {
  * @buf: a page's worth of room
  * @taints: complaints there were before
  * @objects: objects there were before, by cache
+ * @refusals: times that something could not be done for lack of memory
  */
 struct kt {
 	struct ksm_engine engine;
@@ -55,6 +56,7 @@ struct kt {
 	u64 buf[PAGE_SIZE / sizeof(u64)];
 	unsigned long taints;
 	long objects[ARRAY_SIZE(kt_caches)];
+	int refusals;
 };
 
 static struct ksm_engine *kt_engine(struct kunit *test)

@@ -194,11 +194,10 @@ static void ksm_test_scan_odd_area(struct kunit *test)
 static void ksm_test_scan_leaves_out_what_is_not_offered(struct kunit *test)
 {
 	struct mm_struct *mm = kt_mm(test);
+	unsigned long yes = kt_map_filled(test, mm, 2, 7);
 	unsigned long no = kt_map_filled(test, mm, 2, 7);
-	unsigned long yes;
 
 	kt_offer(mm, no, false);
-	yes = kt_map_filled(test, mm, 2, 7);
 	kt_scan(test, KT_SETTLE);
 	KUNIT_EXPECT_TRUE(test, kt_shared(mm, yes, mm, yes + PAGE_SIZE));
 	KUNIT_EXPECT_FALSE(test, kt_is_ksm(mm, no));

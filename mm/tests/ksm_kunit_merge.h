@@ -287,7 +287,7 @@ static void ksm_test_match_leaves_pinned_page(struct kunit *test)
 	KUNIT_EXPECT_TRUE(test, kt_holds(test, mm, addr + PAGE_SIZE, 7));
 	kt_fill(test, mm, addr, 7);
 	unpin_user_page(page);
-	kt_scan(test, KT_SETTLE);
+	{ int k; for (k = 0; k < 8; k++) { kt_scan(test, 1); pr_info("DBG %d: sh %ld si %ld un %ld refs %d %d map %d %d pte %d %d\n", k, ksm_stat_read(kt_engine(test), KSM_STAT_SHARED), ksm_stat_read(kt_engine(test), KSM_STAT_SHARING), ksm_stat_read(kt_engine(test), KSM_STAT_UNSHARED), page_count(pfn_to_page(kt_pfn(mm, addr))), page_count(pfn_to_page(kt_pfn(mm, addr+PAGE_SIZE))), kt_mapcount(mm,addr), kt_mapcount(mm,addr+PAGE_SIZE), pte_write(kt_pte(mm,addr)), pte_write(kt_pte(mm,addr+PAGE_SIZE))); } }
 	KUNIT_EXPECT_TRUE(test, kt_shared(mm, addr, mm, addr + PAGE_SIZE));
 }
 

@@ -184,8 +184,8 @@ static void do_clear(struct world *w, struct ksm_rmap_item *item)
 	struct ksm_chunk chunk = { .nr = 1 };
 
 	ksm_slot_clear(item->owner, &chunk, &value);
-	/* It forgets the slot all the same, and leaks the item: put it back. */
-	ksm_slot_count(item->owner, &chunk, 1);
+	CHECK_EQ(value, (unsigned long)item);
+	CHECK_EQ(chunk.nr, 1);
 }
 
 /*
