@@ -63,12 +63,14 @@ static bool ksm_match_spare(struct ksm_worker *worker)
 }
 
 /*
- * New pages sit in per-CPU caches of the LRU for a while, which hold references to
- * them. That makes them look busy: -EAGAIN says that it may be this.
+ * Pages that are new, or were used lately, sit in per-CPU caches of the LRU for a
+ * while, which hold references to them. That makes them look busy: -EAGAIN says that
+ * it may be this. A pin it is not.
  */
 static int ksm_match_why_busy(int err, struct page *page)
 {
-	return err == -EBUSY && !folio_test_lru(page_folio(page)) ? -EAGAIN : err;
+	return err == -EBUSY && !folio_maybe_dma_pinned(page_folio(page)) ?
+	       -EAGAIN : err;
 }
 
 /*

@@ -8,8 +8,8 @@
  * unless it is told not to. Its switch is in debugfs, and reached through there.
  */
 
-/* What a file in failslab's folder stands for; NULL if there is no such thing. */
-static void *kt_failslab_knob(const char *name)
+/* A file in failslab's folder has a pointer to what it shows. */
+static void *kt_failslab_knob(struct kunit *test, const char *name)
 {
 	struct dentry *dir = NULL, *file = NULL;
 	void *knob = NULL;
@@ -23,7 +23,15 @@ static void *kt_failslab_knob(const char *name)
 		knob = d_inode(file)->i_private;
 	dput(file);
 	dput(dir);
+	if (!knob)
+		kunit_skip(test, "needs failslab and its debugfs files");
 	return knob;
+}
+
+static void kt_failslab_on(struct kunit *test, bool on)
+{
+	*(bool *)kt_failslab_knob(test, "ignore-gfp-wait") = !on;
+	*(unsigned long *)kt_failslab_knob(test, "verbose") = on ? 0 : 2;
 }
 
 /* Make this task's @nth slab allocation from now on fail. */
@@ -46,6 +54,18 @@ static bool kt_disarm(void)
 	return failed;
 }
 
+/* Let this task have @bytes from the slabs, and nothing more; < 0 ends that. */
+static void kt_limit(struct kunit *test, int bytes)
+{
+#ifdef CONFIG_FAULT_INJECTION
+	*(unsigned long *)kt_failslab_knob(test, "probability") = bytes < 0 ? 0 : 100;
+	*(bool *)kt_failslab_knob(test, "task-filter") = bytes >= 0;
+	atomic_set((atomic_t *)kt_failslab_knob(test, "times"), bytes < 0 ? 1 : -1);
+	atomic_set((atomic_t *)kt_failslab_knob(test, "space"), max(bytes, 0));
+	current->make_it_fail = bytes >= 0;
+#endif
+}
+
 /**
  * kt_with_each_failing() - run a scenario with each of its allocations failing
  * @test: the test
@@ -60,20 +80,12 @@ static bool kt_disarm(void)
 static unsigned int kt_with_each_failing(struct kunit *test,
 					 bool (*scenario)(struct kunit *, unsigned int))
 {
-	unsigned long *verbose = kt_failslab_knob("verbose"), was_verbose;
-	bool *spare = kt_failslab_knob("ignore-gfp-wait"), was_spared;
 	unsigned int nth = 1;
 
-	if (!verbose || !spare)
-		kunit_skip(test, "needs failslab and its debugfs files");
-	was_verbose = *verbose;
-	was_spared = *spare;
-	*verbose = 0;
-	*spare = false;
+	kt_failslab_on(test, true);
 	while (nth < 1000 && scenario(test, nth))
 		nth++;
-	*spare = was_spared;
-	*verbose = was_verbose;
+	kt_failslab_on(test, false);
 	KUNIT_EXPECT_LT(test, nth, 1000);
 	return nth - 1;
 }
@@ -142,37 +154,55 @@ static void ksm_test_registry_survives_no_memory(struct kunit *test)
 	KUNIT_EXPECT_GE(test, kt->refusals, 1);
 }
 
-static bool kt_fail_chunk(struct kunit *test, unsigned int nth)
-{
-	struct kt *kt = test->priv;
-	struct ksm_mm *kmm = kt_kmm(test, kt->mms[0]);
-	const unsigned long addr = 1UL << 45;
-	struct ksm_chunk *chunk;
-	bool failed;
-
-	kt_arm(nth);
-	chunk = ksm_chunk_get(kmm, addr);
-	failed = kt_disarm();
-	kt_note(test, chunk ? 0 : -ENOMEM, failed);
-	KUNIT_EXPECT_PTR_EQ(test, ksm_chunk_find(kmm, addr), chunk);
-	KT_EXPECT_STAT(test, CHUNKS, chunk ? 1 : 0);
-	if (!chunk)
-		return failed;
-	kt_sight(test, kmm, addr);
-	kt_lock(test);
-	ksm_chunk_retire(kmm, 0, ULONG_MAX);
-	kt_unlock(test);
-	return failed;
-}
-
+/*
+ * A failing node of the xarray is tried again with another kind of allocation. So
+ * here memory runs out for good, a little later each time.
+ */
 static void ksm_test_chunk_survives_no_memory(struct kunit *test)
 {
-	struct kt *kt = test->priv;
+	struct ksm_mm *kmm = kt_kmm(test, kt_mm(test));
+	const unsigned long addr = 1UL << 45;
+	struct ksm_chunk *chunk = NULL;
+	int bytes;
 
-	kt_mm(test);
-	kt_with_each_failing(test, kt_fail_chunk);
-	/* The chunk, its slots, and nodes of the xarray for an index so high. */
-	KUNIT_EXPECT_GE(test, kt->refusals, 3);
+	kt_failslab_on(test, true);
+	for (bytes = 0; !chunk && bytes < SZ_64K; bytes += 32) {
+		kt_limit(test, bytes);
+		chunk = ksm_chunk_get(kmm, addr);
+		kt_limit(test, -1);
+		KUNIT_EXPECT_PTR_EQ(test, ksm_chunk_find(kmm, addr), chunk);
+		KT_EXPECT_STAT(test, CHUNKS, chunk ? 1 : 0);
+	}
+	kt_failslab_on(test, false);
+	/* The slots, and several nodes for an index so high. */
+	KUNIT_EXPECT_GT(test, bytes, PTRS_PER_PTE * sizeof(u64) + SZ_1K);
+	KUNIT_EXPECT_NOT_NULL(test, chunk);
+	kt_sight(test, kmm, addr);
+}
+
+/* Without any memory nothing is merged, nothing is lost, and the pass ends. */
+static void ksm_test_daemon_survives_no_memory(struct kunit *test)
+{
+	struct kt_pair pair = kt_merged_pair(test, 2);
+	unsigned long addr = kt_map_filled(test, pair.a, 2, 7);
+	unsigned long seqnr = kt_engine(test)->seqnr;
+	int i;
+
+	kt_failslab_on(test, true);
+	kt_lock(test);
+	for (i = 0; i < KT_SETTLE; i++) {
+		kt_limit(test, 0);
+		ksm_daemon_scan(kt_engine(test), UINT_MAX);
+		kt_limit(test, -1);
+	}
+	kt_unlock(test);
+	kt_failslab_on(test, false);
+	KUNIT_EXPECT_EQ(test, kt_engine(test)->seqnr, seqnr + KT_SETTLE);
+	KUNIT_EXPECT_TRUE(test, kt_all_own(pair.a, addr, 2));
+	KUNIT_EXPECT_TRUE(test, kt_shared(pair.a, pair.at_a, pair.b, pair.at_b));
+	KT_EXPECT_STAT(test, SHARED, 2);
+	kt_scan(test, KT_SETTLE);
+	KUNIT_EXPECT_TRUE(test, kt_shared(pair.a, addr, pair.a, addr + PAGE_SIZE));
 }
 
 /* Merge pages and chain their folios, with one allocation failing on the way. */
@@ -257,6 +287,7 @@ static struct kunit_case ksm_test_fault_cases[] = {
 	KUNIT_CASE(ksm_test_engine_survives_no_memory),
 	KUNIT_CASE(ksm_test_registry_survives_no_memory),
 	KUNIT_CASE(ksm_test_chunk_survives_no_memory),
+	KUNIT_CASE(ksm_test_daemon_survives_no_memory),
 	KUNIT_CASE(ksm_test_match_survives_no_memory),
 	KUNIT_CASE(ksm_test_scan_survives_no_memory),
 	{}
