@@ -94,11 +94,12 @@ static void ksm_test_match_leaves_passing_content(struct kunit *test)
 /* What waits in the unstable tree may have been written since. */
 static void ksm_test_match_finds_stale_hints(struct kunit *test)
 {
-	struct mm_struct *a = kt_mm(test), *b = kt_mm(test);
+	struct mm_struct *a = kt_mm(test), *b;
 	unsigned long at_a = kt_map_filled(test, a, 1, 7), at_b;
 
 	kt_scan(test, 2);
 	KT_EXPECT_STAT(test, UNSHARED, 1);
+	b = kt_mm(test);
 	at_b = kt_map_filled(test, b, 1, 7);
 	kt_scan(test, 1);
 
