@@ -164,7 +164,8 @@ static int ksm_match_try_join(struct ksm_match *match,
 	struct vm_area_struct *vma;
 	int err;
 
-	if (!pages_identical(match->page, &kfolio->page))
+	if (PageHWPoison(&kfolio->page) ||
+	    !pages_identical(match->page, &kfolio->page))
 		return -EFAULT;
 	if (ksm_match_is_busy(match->page))
 		return ksm_match_why_busy(-EBUSY, match->page);
@@ -178,9 +179,9 @@ static int ksm_match_try_join(struct ksm_match *match,
 	if (!err && !folio_trylock(kfolio))
 		err = -EBUSY;
 	if (!err) {
-		/* It may have been freed or migrated before it was locked. */
+		/* It may have been freed, migrated or poisoned before it was locked. */
 		err = -EBUSY;
-		if (ksm_node_of(kfolio) == node)
+		if (ksm_node_of(kfolio) == node && !PageHWPoison(&kfolio->page))
 			err = ksm_match_join_locked(match, vma, item, node,
 						    kfolio);
 		folio_unlock(kfolio);

@@ -71,7 +71,8 @@ struct page *ksm_merge_lookup(struct vm_area_struct *vma, unsigned long addr)
 	folio = folio_walk_start(&walk, vma, addr, 0);
 	if (!folio)
 		return NULL;
-	fits = folio_test_anon(folio) && !folio_is_zone_device(folio);
+	fits = folio_test_anon(folio) && !folio_is_zone_device(folio) &&
+	       !PageHWPoison(walk.page);
 	if (fits)
 		folio_get(folio);
 	folio_walk_end(&walk, vma);

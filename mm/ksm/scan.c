@@ -128,7 +128,8 @@ static bool ksm_scan_is_candidate(struct page *page)
 {
 	struct folio *folio;
 
-	if (!page)
+	/* Nobody is to read a page whose memory has failed. */
+	if (!page || PageHWPoison(page))
 		return false;
 	folio = page_folio(page);
 	return folio_test_anon(folio) && !folio_is_zone_device(folio);
