@@ -323,11 +323,11 @@ static void ksm_test_scan_goes_on_after_an_exit(struct kunit *test)
 static void ksm_test_scan_smart_scan_skips(struct kunit *test)
 {
 	struct mm_struct *mm = kt_mm(test);
+	unsigned long addr = kt_map(test, mm, 4);
 	int i;
 
-	kt_map(test, mm, 4);
 	for (i = 0; i < 4; i++)
-		kt_fill(test, mm, kt_map(test, mm, 1), 100 + i);
+		kt_fill(test, mm, addr + i * PAGE_SIZE, 100 + i);
 	kt_scan(test, 10);
 	KT_EXPECT_STAT(test, SKIPPED, 0);
 	KT_EXPECT_STAT(test, SCANNED, 40);
@@ -605,6 +605,33 @@ static void ksm_test_daemon_advisor_starts_afresh(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, engine->knobs.pages_to_scan, KSM_DEFAULT_PAGES_TO_SCAN);
 }
 
+/* While memory is going offline ksmd is to keep its hands off. */
+static void ksm_test_daemon_waits_for_offlining(struct kunit *test)
+{
+	struct ksm_engine *engine = kt_engine(test);
+	struct task_struct *ksmd;
+	int i;
+
+	kt_map_filled(test, kt_mm(test), 2, 7);
+	engine->knobs.sleep_millisecs = 0;
+	engine->run = KSM_RUN_MERGE | KSM_RUN_OFFLINE;
+	ksmd = kthread_run(ksm_daemon, engine, "ksmd-test");
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, ksmd);
+	schedule_timeout_uninterruptible(HZ / 10);
+	KT_EXPECT_STAT(test, SCANNED, 0);
+
+	kt_lock(test);
+	engine->run &= ~KSM_RUN_OFFLINE;
+	kt_unlock(test);
+	smp_mb();	/* as wake_up_bit() wants it */
+	wake_up_bit(&engine->run, KSM_RUN_OFFLINE_BIT);
+	for (i = 0; i < 100 && !ksm_stat_read(engine, KSM_STAT_SHARING); i++)
+		schedule_timeout_uninterruptible(HZ / 20);
+	KT_EXPECT_STAT(test, SHARING, 1);
+	kthread_stop(ksmd);
+	engine->run = KSM_RUN_STOP;
+}
+
 /* A ksmd of its own, against writes, forks and unmappings. */
 static void ksm_test_daemon_against_writers(struct kunit *test)
 {
@@ -667,6 +694,7 @@ static struct kunit_case ksm_test_memory_cases[] = {
 	KUNIT_CASE(ksm_test_rmap_copies_for_swap_in),
 	KUNIT_CASE(ksm_test_daemon_set_run),
 	KUNIT_CASE(ksm_test_daemon_advisor_starts_afresh),
+	KUNIT_CASE(ksm_test_daemon_waits_for_offlining),
 	KUNIT_CASE_SLOW(ksm_test_daemon_against_writers),
 	{}
 };
