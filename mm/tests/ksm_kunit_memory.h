@@ -371,6 +371,7 @@ static void ksm_test_unmerge_pfn_range(struct kunit *test)
 	kt_unmap(test, pair.b, pair.at_b + PAGE_SIZE, 1);
 	KT_EXPECT_STAT(test, SHARED, 4);
 	kt_lock(test);
+	ksm_unmerge_pfn_range(kt_engine(test), pfn, pfn);
 	ksm_unmerge_pfn_range(kt_engine(test), pfn + 1, pfn + 1);
 	kt_unlock(test);
 	KT_EXPECT_STAT(test, SHARED, 4);
