@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * KUnit tests of KSM: page tables and those who walk them. merge.c is tested by
- * itself; scan.c, unmerge.c, rmap.c and daemon.c on memory that the engine has merged.
+ * itself; scan.c, unmerge.c, rmap.c and daemon.c on memory that the engine has merged;
+ * debug.c on what was broken for it.
  */
 
 /* Two offered areas of @nr equal pages, in two mms, merged. */
@@ -671,6 +672,48 @@ static void ksm_test_daemon_against_writers(struct kunit *test)
 	KUNIT_EXPECT_GT(test, ksm_stat_read(engine, KSM_STAT_SHARING), 0);
 }
 
+/* debug.c */
+
+static int kt_errors(struct kunit *test)
+{
+	int errors = 0;
+
+	kunit_warning_suppress(test) {
+		kt_lock(test);
+		errors = ksm_validate(kt_engine(test));
+		mutex_unlock(&kt_engine(test)->mutex);
+	}
+	return errors;
+}
+
+static void ksm_test_debug_sees_what_is_wrong(struct kunit *test)
+{
+	struct ksm_engine *engine = kt_engine(test);
+	struct mm_struct *mm = kt_mm(test);
+	struct ksm_rmap_item *item = kt_item(test, kt_kmm(test, mm), SZ_1G);
+	enum ksm_stat stat;
+
+	if (!IS_ENABLED(CONFIG_KSM_DEBUG))
+		kunit_skip(test, "the validator is not built in");
+	KUNIT_EXPECT_TRUE(test, kt_unstable_insert(test, item, 5));
+	KUNIT_EXPECT_EQ(test, kt_errors(test), 0);
+	for (stat = KSM_STAT_TRACKED; stat < KSM_NR_STATS; stat++) {
+		ksm_stat_add(engine, stat, 1);
+		KUNIT_EXPECT_EQ(test, kt_errors(test), 1);
+		ksm_stat_add(engine, stat, -1);
+	}
+	mm->ksm_rmap_items++;
+	KUNIT_EXPECT_EQ(test, kt_errors(test), 1);
+	mm->ksm_rmap_items--;
+	item->unstable.key.hash = U64_MAX;
+	KUNIT_EXPECT_EQ(test, kt_errors(test), 1);
+	item->unstable.key.hash = 5;
+	item->tagged += PAGE_SIZE;
+	KUNIT_EXPECT_EQ(test, kt_errors(test), 1);
+	item->tagged -= PAGE_SIZE;
+	KUNIT_EXPECT_EQ(test, kt_errors(test), 0);
+}
+
 static struct kunit_case ksm_test_memory_cases[] = {
 	KUNIT_CASE(ksm_test_merge_backs_out),
 	KUNIT_CASE(ksm_test_merge_maps_zero_page),
@@ -697,5 +740,6 @@ static struct kunit_case ksm_test_memory_cases[] = {
 	KUNIT_CASE(ksm_test_daemon_advisor_starts_afresh),
 	KUNIT_CASE(ksm_test_daemon_waits_for_offlining),
 	KUNIT_CASE_SLOW(ksm_test_daemon_against_writers),
+	KUNIT_CASE(ksm_test_debug_sees_what_is_wrong),
 	{}
 };

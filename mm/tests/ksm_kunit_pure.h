@@ -733,48 +733,6 @@ static void ksm_test_stats_figures(struct kunit *test)
 	ksm_stat_add(engine, KSM_STAT_SHARING, -5);
 }
 
-/* debug.c */
-
-static int kt_errors(struct kunit *test)
-{
-	int errors = 0;
-
-	kunit_warning_suppress(test) {
-		kt_lock(test);
-		errors = ksm_validate(kt_engine(test));
-		mutex_unlock(&kt_engine(test)->mutex);
-	}
-	return errors;
-}
-
-static void ksm_test_debug_sees_what_is_wrong(struct kunit *test)
-{
-	struct ksm_engine *engine = kt_engine(test);
-	struct mm_struct *mm = kt_mm(test);
-	struct ksm_rmap_item *item = kt_item(test, kt_kmm(test, mm), SZ_1G);
-	enum ksm_stat stat;
-
-	if (!IS_ENABLED(CONFIG_KSM_DEBUG))
-		kunit_skip(test, "the validator is not built in");
-	KUNIT_EXPECT_TRUE(test, kt_unstable_insert(test, item, 5));
-	KUNIT_EXPECT_EQ(test, kt_errors(test), 0);
-	for (stat = KSM_STAT_TRACKED; stat < KSM_NR_STATS; stat++) {
-		ksm_stat_add(engine, stat, 1);
-		KUNIT_EXPECT_EQ(test, kt_errors(test), 1);
-		ksm_stat_add(engine, stat, -1);
-	}
-	mm->ksm_rmap_items++;
-	KUNIT_EXPECT_EQ(test, kt_errors(test), 1);
-	mm->ksm_rmap_items--;
-	item->unstable.key.hash = U64_MAX;
-	KUNIT_EXPECT_EQ(test, kt_errors(test), 1);
-	item->unstable.key.hash = 5;
-	item->tagged += PAGE_SIZE;
-	KUNIT_EXPECT_EQ(test, kt_errors(test), 1);
-	item->tagged -= PAGE_SIZE;
-	KUNIT_EXPECT_EQ(test, kt_errors(test), 0);
-}
-
 static struct kunit_case ksm_test_pure_cases[] = {
 	KUNIT_CASE(ksm_test_engine_two_do_not_meet),
 	KUNIT_CASE(ksm_test_registry_visits_each_once),
@@ -802,6 +760,5 @@ static struct kunit_case ksm_test_pure_cases[] = {
 	KUNIT_CASE(ksm_test_policy_skips_are_bounded),
 	KUNIT_CASE(ksm_test_policy_advice_keeps_limits),
 	KUNIT_CASE(ksm_test_stats_figures),
-	KUNIT_CASE(ksm_test_debug_sees_what_is_wrong),
 	{}
 };
