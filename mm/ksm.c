@@ -27,9 +27,6 @@
 
 struct ksm_engine ksm_engine;
 
-/* Zero pages mapped by KSM, in all mms. */
-atomic_long_t ksm_zero_pages;
-
 /* Has the engine come up? Until then nobody can register. */
 static bool ksm_is_up(void)
 {

@@ -9,6 +9,12 @@
 #include "ksm_internal.h"
 #include "ksm.h"
 
+/*
+ * Zero pages mapped by KSM, in all mms. Not of an engine: it is counted where a zap
+ * or a fault takes such a page away, which know of none.
+ */
+atomic_long_t ksm_zero_pages;
+
 /**
  * ksm_stats_volatile() - pages that are known but in no tree
  * @engine: the engine
