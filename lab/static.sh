@@ -45,7 +45,7 @@ kernel_doc() {
 }
 
 # The order of the objects in mm/ksm/Makefile is the order of the layers: an
-# object may use ksm_* symbols of objects in lines below its own, and no others.
+# object may call ksm_* functions of objects in lines below its own, and no others.
 layers() {
 	local object symbol row owner bad=0
 	declare -A row_of owner_of
@@ -58,7 +58,7 @@ layers() {
 	done < <(sed -n 's/^obj-[^:+]*[:+]= *//p' "$TOP/mm/ksm/Makefile")
 	for object in "${!row_of[@]}"; do
 		[ -f "$BUILD/x86/$object" ] || { echo "$object was not built"; return 1; }
-		for symbol in $(nm -g --defined-only "$BUILD/x86/$object" | awk '{ print $3 }'); do
+		for symbol in $(nm -g --defined-only "$BUILD/x86/$object" | awk '$2 == "T" && $3 ~ /^_*ksm_/ { print $3 }'); do
 			owner_of[$symbol]=$object
 		done
 	done
