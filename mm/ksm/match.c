@@ -256,7 +256,10 @@ static struct folio *ksm_match_pick(struct ksm_match *match,
 	return folio;
 }
 
-/* Try to share what is shared already. Return: 0 if that was done. */
+/*
+ * Try to share what is shared already. Return: 0 if that was done; -ENOENT if there
+ * is nothing to share, or no room; any other error if it has to wait.
+ */
 static int ksm_match_stable(struct ksm_match *match)
 {
 	struct ksm_stable_node *node;
@@ -559,6 +562,7 @@ static void ksm_match_plain(struct ksm_match *match)
 	struct ksm_engine *engine = match->worker->engine;
 	struct folio *folio = page_folio(match->page);
 	struct ksm_history history;
+	int err = -ENOENT;
 
 	match->key.hash = ksm_match_hash(engine, match->page);
 	match->key.nid = ksm_match_nid(engine, folio);
@@ -572,13 +576,15 @@ static void ksm_match_plain(struct ksm_match *match)
 					      match->addr);
 			return;
 		}
-		if (!ksm_match_stable(match))
+		err = ksm_match_stable(match);
+		if (!err)
 			return;
 	}
 	if (ksm_match_waits(match))
 		return;
 	ksm_match_sight(match, &history);
-	if (ksm_policy_may_park(&history))
+	/* What has a folio to join, only not now, is not to start another one. */
+	if (err == -ENOENT && ksm_policy_may_park(&history))
 		ksm_match_unstable(match);
 }
 
