@@ -320,9 +320,9 @@ long ksm_process_profit(struct mm_struct *mm)
 
 	return pages * (long)PAGE_SIZE - ksm_registry_metadata(&ksm_engine, mm);
 }
-#endif /* CONFIG_PROC_FS */
+#endif
 
-static int __init ksm_init(void)
+static int __init ksm_bring_up(void)
 {
 	struct task_struct *ksmd;
 	int err;
@@ -343,4 +343,4 @@ static int __init ksm_init(void)
 		pr_err("ksm: cannot create sysfs files: %d\n", err);
 	return err;
 }
-subsys_initcall(ksm_init);
+subsys_initcall(ksm_bring_up);
