@@ -113,6 +113,18 @@ void ksm_chain_has_room(struct ksm_stable_node *node)
 }
 
 /**
+ * ksm_chain_any() - some dup of a chain
+ * @chain: the chain, not empty
+ *
+ * Return: a dup, roomy if there is such a one.
+ */
+struct ksm_stable_node *ksm_chain_any(struct ksm_stable_chain *chain)
+{
+	return list_first_entry(list_empty(&chain->roomy) ? &chain->full :
+				&chain->roomy, struct ksm_stable_node, link);
+}
+
+/**
  * ksm_chain_next_full() - go round the full dups
  * @chain: the chain
  *

@@ -17,11 +17,6 @@ static unsigned long ksm_chunk_index(unsigned long addr)
 	return addr >> PMD_SHIFT;
 }
 
-static u64 *ksm_chunk_slot(struct ksm_chunk *chunk, unsigned long addr)
-{
-	return &chunk->slots[(addr - chunk->base) >> PAGE_SHIFT];
-}
-
 /**
  * ksm_chunk_find() - the chunk that an address is in
  * @kmm: the mm

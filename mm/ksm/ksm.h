@@ -375,6 +375,11 @@ static inline struct ksm_shard *ksm_shard(struct ksm_engine *engine, u64 hash)
 	return &engine->shards[hash >> (64 - engine->shard_bits)];
 }
 
+static inline u64 *ksm_chunk_slot(struct ksm_chunk *chunk, unsigned long addr)
+{
+	return &chunk->slots[(addr - chunk->base) >> PAGE_SHIFT];
+}
+
 static inline void ksm_stat_add(struct ksm_engine *engine, enum ksm_stat stat,
 				long n)
 {
@@ -515,6 +520,7 @@ void ksm_chain_del(struct ksm_engine *engine, struct ksm_stable_node *node);
 struct ksm_stable_node *ksm_chain_pick(struct ksm_engine *engine,
 				       struct ksm_stable_chain *chain);
 void ksm_chain_has_room(struct ksm_stable_node *node);
+struct ksm_stable_node *ksm_chain_any(struct ksm_stable_chain *chain);
 struct ksm_stable_node *ksm_chain_next_full(struct ksm_stable_chain *chain);
 bool ksm_chain_prune_due(struct ksm_engine *engine,
 			 struct ksm_stable_chain *chain);
@@ -570,6 +576,7 @@ struct ksm_advice ksm_policy_advise(const struct ksm_knobs *knobs,
 
 /* stats.c: figures derived from the counters. Pure */
 long ksm_stats_volatile(struct ksm_engine *engine);
+long ksm_stats_cost(long nr_chunks, long nr_items);
 long ksm_stats_metadata(struct ksm_engine *engine);
 long ksm_stats_profit(struct ksm_engine *engine, long zero_pages);
 

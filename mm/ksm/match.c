@@ -632,7 +632,7 @@ static void ksm_match_one(struct ksm_worker *worker, struct ksm_candidate *cand)
 	struct ksm_match match = {
 		.worker = worker,
 		.kmm = worker->kmm,
-		.slot = &chunk->slots[(cand->addr - chunk->base) >> PAGE_SHIFT],
+		.slot = ksm_chunk_slot(chunk, cand->addr),
 		.addr = cand->addr,
 		.page = cand->page,
 	};

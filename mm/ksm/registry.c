@@ -237,16 +237,14 @@ void ksm_registry_reset(struct ksm_engine *engine)
  */
 long ksm_registry_metadata(struct ksm_engine *engine, struct mm_struct *mm)
 {
-	const long chunk = sizeof(struct ksm_chunk) + PTRS_PER_PTE * sizeof(u64);
 	long bytes = 0;
 	struct ksm_mm *kmm;
 
 	spin_lock(&engine->registry.lock);
 	kmm = ksm_registry_find(&engine->registry, mm);
 	if (kmm)
-		bytes = atomic_long_read(&kmm->nr_chunks) * chunk +
-			atomic_long_read(&kmm->nr_items) *
-			(long)sizeof(struct ksm_rmap_item);
+		bytes = ksm_stats_cost(atomic_long_read(&kmm->nr_chunks),
+				       atomic_long_read(&kmm->nr_items));
 	spin_unlock(&engine->registry.lock);
 	return bytes;
 }

@@ -144,7 +144,7 @@ static bool ksm_scan_is_moving(pte_t pte)
 
 static u64 *ksm_scan_slot(struct ksm_chunk *chunk, unsigned long addr)
 {
-	return chunk ? &chunk->slots[(addr - chunk->base) >> PAGE_SHIFT] : NULL;
+	return chunk ? ksm_chunk_slot(chunk, addr) : NULL;
 }
 
 static void ksm_scan_table(struct ksm_scan *scan, struct vm_area_struct *vma,

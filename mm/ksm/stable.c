@@ -96,9 +96,7 @@ void ksm_stable_unlink(struct ksm_engine *engine, struct ksm_shard *shard,
 	} else {
 		ksm_chain_del(engine, node);
 		if (chain->entry.nr == 1) {
-			last = list_first_entry(list_empty(&chain->roomy) ?
-						&chain->full : &chain->roomy,
-						struct ksm_stable_node, link);
+			last = ksm_chain_any(chain);
 			ksm_chain_del(engine, last);
 			ksm_stable_replace(shard, &chain->entry, &last->entry);
 			ksm_chain_free(chain);

@@ -32,6 +32,20 @@ long ksm_stats_volatile(struct ksm_engine *engine)
 }
 
 /**
+ * ksm_stats_cost() - what remembering pages takes
+ * @nr_chunks: chunks, each with all its slots
+ * @nr_items: rmap items
+ *
+ * Return: bytes.
+ */
+long ksm_stats_cost(long nr_chunks, long nr_items)
+{
+	const long chunk = sizeof(struct ksm_chunk) + PTRS_PER_PTE * sizeof(u64);
+
+	return nr_chunks * chunk + nr_items * (long)sizeof(struct ksm_rmap_item);
+}
+
+/**
  * ksm_stats_metadata() - memory that the engine spends on remembering pages
  * @engine: the engine
  *
@@ -39,11 +53,8 @@ long ksm_stats_volatile(struct ksm_engine *engine)
  */
 long ksm_stats_metadata(struct ksm_engine *engine)
 {
-	const long chunk = sizeof(struct ksm_chunk) + PTRS_PER_PTE * sizeof(u64);
-
-	return ksm_stat_read(engine, KSM_STAT_CHUNKS) * chunk +
-	       ksm_stat_read(engine, KSM_STAT_ITEMS) *
-	       (long)sizeof(struct ksm_rmap_item);
+	return ksm_stats_cost(ksm_stat_read(engine, KSM_STAT_CHUNKS),
+			      ksm_stat_read(engine, KSM_STAT_ITEMS));
 }
 
 /**

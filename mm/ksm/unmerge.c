@@ -92,7 +92,6 @@ int ksm_unmerge_all(struct ksm_engine *engine)
 static struct ksm_stable_node *ksm_unmerge_any_node(struct ksm_shard *shard)
 {
 	struct ksm_stable_entry *entry;
-	struct ksm_stable_chain *chain;
 
 	lockdep_assert_held(&shard->lock);
 	if (RB_EMPTY_ROOT(&shard->stable))
@@ -100,9 +99,7 @@ static struct ksm_stable_node *ksm_unmerge_any_node(struct ksm_shard *shard)
 	entry = rb_entry(shard->stable.rb_node, struct ksm_stable_entry, rb);
 	if (!entry->is_chain)
 		return container_of(entry, struct ksm_stable_node, entry);
-	chain = container_of(entry, struct ksm_stable_chain, entry);
-	return list_first_entry(list_empty(&chain->roomy) ? &chain->full :
-				&chain->roomy, struct ksm_stable_node, link);
+	return ksm_chain_any(container_of(entry, struct ksm_stable_chain, entry));
 }
 
 /* Drop a node, which the engine mutex keeps alive, unless its folio is mapped. */
