@@ -2,7 +2,7 @@
 # Thin verbs: the work is in lab/, each script's head says what it does.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check fetch apply uml x86 stock kunit verdicts series clean
+.PHONY: help demo bench check fetch apply uml x86 stock kunit verdicts series clean
 
 export KSRC KSM_CACHE JOBS
 
@@ -18,6 +18,9 @@ packages:
 demo: uml	## what KSM saves on a host of virtual machines (COMPARE=1: the base's as well)
 	@$(if $(COMPARE),lab/kernel --stock uml > /dev/null)
 	@lab/demo/run
+
+bench: apply	## what KSM costs, the base's and ours (QUICK=1: some minutes; EXACT=1: in instructions)
+	@lab/bench/run
 
 check: packages	## every test, one verdict (SUITES="static kunit" for some of them)
 	@lab/check $(SUITES)
