@@ -29,6 +29,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <stdnoreturn.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
@@ -36,6 +37,7 @@
 #include <sys/reboot.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <termios.h>
 #include <time.h>
 #include <unistd.h>
 #include <x86intrin.h>
@@ -65,19 +67,17 @@ static void put(const char *name, double value)
 	separator = ", ";
 }
 
-static _Noreturn void leave(int status)
+static noreturn void leave(int status)
 {
 	fflush(stdout);
 	if (is_init) {
-		printf("\nrc %d\n", status);
-		fflush(stdout);
-		sync();
+		tcdrain(STDOUT_FILENO);
 		reboot(RB_POWER_OFF);
 	}
 	_exit(status);
 }
 
-static _Noreturn void die(const char *fmt, ...)
+static noreturn void die(const char *fmt, ...)
 {
 	va_list args;
 
@@ -457,8 +457,7 @@ static struct holder {
 } holders[MAX_HOLDERS];
 static int nr_holders;
 
-static _Noreturn void hold(struct holder *me, enum content what,
-			    long pages, int owner)
+static void hold(struct holder *me, enum content what, long pages, int owner)
 {
 	unsigned long *mem = map_filled(what, pages, owner);
 	char order = 0;
@@ -854,11 +853,20 @@ static void load_sparse(void)
 /* ---- workloads: programs beside ksmd ---- */
 
 /*
- * Latencies in buckets, 32 for each power of two. By the CPU's own counter: a system
+ * Latencies in buckets, 128 for each power of two. By the CPU's own counter: a system
  * call for the time takes longer in User Mode Linux than what is to be measured.
  */
-#define NR_BUCKETS (64 * 32)
-static long buckets[NR_BUCKETS];
+#define BUCKETS_LOG 7
+#define BUCKETS 128
+#define NR_BUCKETS (64 * BUCKETS)
+
+static struct latencies {
+	long buckets[NR_BUCKETS];
+	long nr;
+	long ns;		/* that it took altogether */
+	long scanned;		/* pages, meanwhile */
+} alone, beside;
+
 static double ns_per_tick;
 
 static void calibrate(void)
@@ -871,27 +879,28 @@ static void calibrate(void)
 	ns_per_tick = (double)(now_ns() - begin) / ticks;
 }
 
-static void count_latency(unsigned long ticks)
+static void count_latency(struct latencies *l, unsigned long ticks)
 {
-	int shift = ticks < 64 ? 0 : 63 - __builtin_clzll(ticks) - 5;
+	int shift = 63 - __builtin_clzl(ticks | BUCKETS) - BUCKETS_LOG;
 
-	buckets[shift * 32 + (ticks >> shift)]++;
+	l->buckets[shift * BUCKETS + (ticks >> shift)]++;
+	l->nr++;
 }
 
-static double quantile(double part)
+static double quantile(const struct latencies *l, double part)
 {
-	long sum = 0, below = 0;
+	long below = 0;
 	int i;
 
-	for (i = 0; i < NR_BUCKETS; i++)
-		sum += buckets[i];
-	for (i = 0; i < NR_BUCKETS; i++) {
-		below += buckets[i];
-		if (below >= part * sum)
+	for (i = 0; i < NR_BUCKETS - 1; i++) {
+		below += l->buckets[i];
+		if (below >= part * l->nr)
 			break;
 	}
 	/* The least that falls into bucket i. */
-	return ns_per_tick * (i < 64 ? i : (i % 32 + 32l) << (i / 32 - 1));
+	if (i < 2 * BUCKETS)
+		return ns_per_tick * i;
+	return ns_per_tick * ((i % BUCKETS + (long)BUCKETS) << (i / BUCKETS - 1));
 }
 
 static void write_one(unsigned long *mem, long pages, unsigned long *random)
@@ -902,7 +911,7 @@ static void write_one(unsigned long *mem, long pages, unsigned long *random)
 	__atomic_store_n(word, __atomic_load_n(word, __ATOMIC_RELAXED) + 1, __ATOMIC_RELAXED);
 }
 
-static void map_some(unsigned long *mem, long pages, unsigned long *random)
+static void map_some(void)
 {
 	char *some = mmap(NULL, 16 * PAGE, PROT_READ | PROT_WRITE,
 			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -915,29 +924,14 @@ static void map_some(unsigned long *mem, long pages, unsigned long *random)
 	munmap(some, 16 * PAGE);
 }
 
-/*
- * Something that a program does again and again, beside ksmd at a fixed pace: how
- * often, and how long it takes at worst. In the mm that ksmd scans.
- * do=write|mmap mib= ksm=0|1 seconds=5 rate=pages_to_scan each 10 ms
- */
-static void load_beside(void)
+/* For half a second. */
+static void work(struct latencies *l, bool mmaps, unsigned long *mem, long pages)
 {
-	bool mmaps = !strcmp(param_text("do", "write"), "mmap");
-	long pages = param("mib", 64) * MIB / PAGE, seconds = param("seconds", 5);
-	unsigned long *mem = map_filled(UNIQUE, pages, 1), random = 88172645463325252;
-	long begin, scanned, times = 0;
-	double elapsed;
+	static unsigned long random = 88172645463325252;
+	long begin, scanned;
 
-	start(NONSTOP);
-	settle(4, pages);
-	if (param("ksm", 1)) {
-		set_knob("pages_to_scan", param("rate", 250));
-		set_knob("sleep_millisecs", 10);
-	} else {
-		stop();
-	}
-	calibrate();
-	sleep_ns(200 * MSEC);
+	/* What the switch itself has stirred up is to calm down. */
+	sleep_ns(30 * MSEC);
 	scanned = knob("pages_scanned");
 	begin = now_ns();
 	do {
@@ -948,21 +942,54 @@ static void load_beside(void)
 			unsigned long ticks = __rdtscp(&aux);
 
 			if (mmaps)
-				map_some(mem, pages, &random);
+				map_some();
 			else
 				write_one(mem, pages, &random);
-			count_latency(__rdtscp(&aux) - ticks);
+			count_latency(l, __rdtscp(&aux) - ticks);
 		}
-		times += nr;
-	} while (now_ns() - begin < seconds * SEC);
-	elapsed = (now_ns() - begin) / 1e9;
-	scanned = knob("pages_scanned") - scanned;
-	put("per_second", times / elapsed);
-	put("median_ns", quantile(0.5));
-	put("p99_ns", quantile(0.99));
-	put("p999_ns", quantile(0.999));
-	put("p9999_ns", quantile(0.9999));
-	put("scanned_per_second", scanned / elapsed);
+	} while (now_ns() - begin < SEC / 2);
+	l->ns += now_ns() - begin;
+	l->scanned += knob("pages_scanned") - scanned;
+}
+
+/*
+ * Something that a program does again and again: how often, and how long it takes at
+ * worst, alone and beside ksmd at a fixed pace, half a second each in turn. In the mm
+ * that ksmd scans.
+ * do=write|mmap mib= rounds=10 rate=pages_to_scan every 10 ms
+ */
+static void load_beside(void)
+{
+	bool mmaps = !strcmp(param_text("do", "write"), "mmap");
+	long pages = param("mib", 64) * MIB / PAGE;
+	unsigned long *mem = map_filled(UNIQUE, pages, 1);
+	double each_alone, each_beside;
+	int i;
+
+	start(NONSTOP);
+	settle(4, pages);
+	stop();
+	set_knob("pages_to_scan", param("rate", 250));
+	set_knob("sleep_millisecs", 10);
+	calibrate();
+	for (i = 0; i < param("rounds", 10); i++) {
+		work(&alone, mmaps, mem, pages);
+		set_knob("run", 1);
+		work(&beside, mmaps, mem, pages);
+		stop();
+	}
+	each_alone = (double)alone.ns / alone.nr;
+	each_beside = (double)beside.ns / beside.nr;
+	put("kept_percent", 100 * each_alone / each_beside);
+	put("per_second_alone", SEC / each_alone);
+	put("per_second", SEC / each_beside);
+	put("p99_ns_alone", quantile(&alone, 0.99));
+	put("p99_ns", quantile(&beside, 0.99));
+	put("p999_ns_alone", quantile(&alone, 0.999));
+	put("p999_ns", quantile(&beside, 0.999));
+	put("p9999_ns_alone", quantile(&alone, 0.9999));
+	put("p9999_ns", quantile(&beside, 0.9999));
+	put("scanned_per_second", beside.scanned * 1e9 / beside.ns);
 }
 
 /* ---- workloads: TLB flushes ---- */
