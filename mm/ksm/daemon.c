@@ -50,37 +50,70 @@ bool ksm_daemon_has_work(struct ksm_engine *engine)
 
 static void ksm_daemon_start_pass(struct ksm_engine *engine)
 {
-	struct ksm_advisor *advisor = &engine->advisor;
-
 	trace_ksm_start_scan(engine->seqnr,
 			     ksm_stat_read(engine, KSM_STAT_TRACKED));
 	engine->worker.drained = false;
-	advisor->started_ns = ktime_get_ns();
-	advisor->cpu_ns = task_sched_runtime(current);
+	engine->advisor.watching = false;
 	ksm_registry_start(engine);
 }
 
-static void ksm_daemon_advise(struct ksm_engine *engine)
+static struct ksm_reading ksm_daemon_read(struct ksm_engine *engine)
+{
+	return (struct ksm_reading) {
+		.now_ns = ktime_get_ns(),
+		.cpu_ns = task_sched_runtime(current),
+		.pages = ksm_stat_read(engine, KSM_STAT_SCANNED) +
+			 ksm_stat_read(engine, KSM_STAT_SKIPPED),
+	};
+}
+
+static void ksm_daemon_follow(struct ksm_engine *engine,
+			      const struct ksm_advice *advice)
+{
+	WRITE_ONCE(engine->knobs.pages_to_scan, advice->pages_to_scan);
+	trace_ksm_advisor(advice->scan_secs, advice->pages_to_scan,
+			  advice->cpu_percent);
+}
+
+/* At each wake-up: a long pass is not to go on as it began. */
+static void ksm_daemon_advise_within(struct ksm_engine *engine, bool starts)
 {
 	struct ksm_advisor *advisor = &engine->advisor;
+	struct ksm_reading now;
 	struct ksm_advice advice;
 
-	if (READ_ONCE(advisor->mode) != KSM_ADVISOR_SCAN_TIME ||
-	    !advisor->started_ns)
+	if (advisor->mode != KSM_ADVISOR_SCAN_TIME)
 		return;
-	advice = ksm_policy_advise(&engine->knobs,
-				   ktime_get_ns() - advisor->started_ns,
-				   task_sched_runtime(current) - advisor->cpu_ns);
-	WRITE_ONCE(engine->knobs.pages_to_scan, advice.pages_to_scan);
-	trace_ksm_advisor(advice.scan_secs, advice.pages_to_scan,
-			  advice.cpu_percent);
+	now = ksm_daemon_read(engine);
+	if (!advisor->watching) {
+		ksm_policy_watch(advisor, &now, starts);
+		ksm_policy_expect(advisor, ksm_registry_anon_pages(engine));
+	} else if (ksm_policy_is_due(advisor, &engine->knobs, &now)) {
+		ksm_policy_expect(advisor, ksm_registry_anon_pages(engine));
+		advice = ksm_policy_advise_within(advisor, &engine->knobs, &now);
+		ksm_daemon_follow(engine, &advice);
+	}
+}
+
+static void ksm_daemon_advise_after(struct ksm_engine *engine)
+{
+	struct ksm_advisor *advisor = &engine->advisor;
+	struct ksm_reading now;
+	struct ksm_advice advice;
+
+	if (!advisor->watching || !advisor->whole)
+		return;
+	now = ksm_daemon_read(engine);
+	advice = ksm_policy_advise_after(advisor, &engine->knobs, &now,
+					 ksm_registry_anon_pages(engine));
+	ksm_daemon_follow(engine, &advice);
 }
 
 static void ksm_daemon_end_pass(struct ksm_engine *engine)
 {
 	ksm_unmerge_sweep_orphans(engine);
 	ksm_validate(engine);
-	ksm_daemon_advise(engine);
+	ksm_daemon_advise_after(engine);
 	trace_ksm_stop_scan(engine->seqnr,
 			    ksm_stat_read(engine, KSM_STAT_TRACKED));
 	engine->seqnr++;
@@ -117,11 +150,14 @@ static bool ksm_daemon_step(struct ksm_engine *engine, unsigned int *budget)
  */
 void ksm_daemon_scan(struct ksm_engine *engine, unsigned int nr_pages)
 {
+	bool starts = !engine->registry.cursor;
+
 	lockdep_assert_held(&engine->mutex);
 	if (!nr_pages || ksm_registry_empty(engine))
 		return;
-	if (!engine->registry.cursor)
+	if (starts)
 		ksm_daemon_start_pass(engine);
+	ksm_daemon_advise_within(engine, starts);
 	while (engine->registry.cursor && nr_pages && !freezing(current)) {
 		if (!ksm_daemon_step(engine, &nr_pages))
 			ksm_daemon_end_pass(engine);
@@ -231,8 +267,8 @@ int ksm_daemon_empty_trees(struct ksm_engine *engine)
  * @engine: the engine
  * @mode: what to switch to
  *
- * It starts from a rate that is known, and with the next full pass: the one that is
- * under way was not watched from its start.
+ * It starts from a rate that is known, and without memories. The pass that is under
+ * way it can only watch from now on.
  *
  * Context: may sleep.
  */
@@ -242,8 +278,8 @@ void ksm_daemon_set_advisor(struct ksm_engine *engine, enum ksm_advisor_mode mod
 
 	mutex_lock(&engine->mutex);
 	if (engine->advisor.mode != mode) {
+		engine->advisor = (struct ksm_advisor) { };
 		WRITE_ONCE(engine->advisor.mode, mode);
-		engine->advisor.started_ns = 0;
 		knobs->pages_to_scan = KSM_DEFAULT_PAGES_TO_SCAN;
 		if (mode == KSM_ADVISOR_SCAN_TIME)
 			knobs->pages_to_scan =

@@ -265,20 +265,39 @@ enum ksm_advisor_mode {
 	KSM_ADVISOR_SCAN_TIME,
 };
 
+/* What clocks and counters show at some moment. */
+struct ksm_reading {
+	u64 now_ns;
+	u64 cpu_ns;		/* that ksmd has used */
+	unsigned long pages;	/* that it has come past */
+};
+
 /**
- * struct ksm_advisor - the scan-time advisor's memory from pass to pass
+ * struct ksm_advisor - what the scan-time advisor remembers
  * @mode: whether it is on
- * @started_ns: start of the pass that is measured; 0 if the pass had begun
- *		before the advisor was switched on
- * @cpu_ns: CPU time of ksmd at that moment
+ * @watching: it has seen the pass, or some of it
+ * @whole: it has seen the pass from its start
+ * @first: reading when it began to watch
+ * @last: reading when it last advised, or began to watch
+ * @asleep_ns: time between the two that ksmd was not running, as it would have been
+ *	       at the rate that is in force now
+ * @expected_pages: what a full pass is expected to come past
+ * @pass_pages: what the last one came past; 0 if none was seen
+ * @pass_anon: anonymous pages of the registered mms at its end
  */
 struct ksm_advisor {
 	enum ksm_advisor_mode mode;
-	u64 started_ns;
-	u64 cpu_ns;
+	bool watching;
+	bool whole;
+	struct ksm_reading first;
+	struct ksm_reading last;
+	u64 asleep_ns;
+	unsigned long expected_pages;
+	unsigned long pass_pages;
+	unsigned long pass_anon;
 };
 
-/* What the advisor concludes from one pass, for its tracepoint. */
+/* What the advisor concludes, for its tracepoint. */
 struct ksm_advice {
 	unsigned long pages_to_scan;
 	unsigned long scan_secs;
@@ -481,6 +500,7 @@ void ksm_registry_reset(struct ksm_engine *engine);
 void ksm_registry_remove(struct ksm_engine *engine, struct ksm_mm *kmm);
 void ksm_registry_free(struct ksm_mm *kmm);
 long ksm_registry_metadata(struct ksm_engine *engine, struct mm_struct *mm);
+unsigned long ksm_registry_anon_pages(struct ksm_engine *engine);
 int ksm_registry_create_cache(void);
 
 /* stable.c: key -> merged folio. Pure */
@@ -573,6 +593,18 @@ bool ksm_policy_may_park(const struct ksm_history *history);
 unsigned int ksm_policy_shard_bits(unsigned long nr_pages);
 struct ksm_advice ksm_policy_advise(const struct ksm_knobs *knobs,
 				    u64 scan_ns, u64 cpu_ns);
+void ksm_policy_watch(struct ksm_advisor *advisor, const struct ksm_reading *now,
+		      bool whole);
+void ksm_policy_expect(struct ksm_advisor *advisor, unsigned long anon);
+bool ksm_policy_is_due(const struct ksm_advisor *advisor,
+		       const struct ksm_knobs *knobs, const struct ksm_reading *now);
+struct ksm_advice ksm_policy_advise_within(struct ksm_advisor *advisor,
+					   const struct ksm_knobs *knobs,
+					   const struct ksm_reading *now);
+struct ksm_advice ksm_policy_advise_after(struct ksm_advisor *advisor,
+					  const struct ksm_knobs *knobs,
+					  const struct ksm_reading *now,
+					  unsigned long anon);
 
 /* stats.c: figures derived from the counters. Pure */
 long ksm_stats_volatile(struct ksm_engine *engine);

@@ -9,8 +9,12 @@
  * stay unchanged for some visits, and for more of them the more often that
  * happened. Staying merged pays the debt back.
  *
- * One question is answered per pass: how many pages to scan per wake-up so that
- * a pass takes as long as the administrator wants (the scan-time advisor).
+ * One question is answered at the end of each pass, and in a long one from time to
+ * time: how many pages to scan per wake-up so that a pass takes as long as the
+ * administrator wants (the scan-time advisor). Within a pass the answer rests on a
+ * projection. What has been scanned so far stands for the rest of it: the time that
+ * ksmd slept goes with the number of wake-ups, and so is carried over to each new
+ * rate; the time that it ran goes with the number of pages, at any rate.
  */
 #include "ksm_internal.h"
 #include "ksm.h"
@@ -18,6 +22,12 @@
 #define KSM_MAX_AGE	15
 #define KSM_MAX_CALM	3
 #define KSM_MAX_COWS	3
+
+/* Advice within a pass: how often in the wanted time, and after what part of it. */
+#define KSM_ADVICES	16
+#define KSM_SAMPLE	256
+/* Longer than anything that is measured, and two of them can be added. */
+#define KSM_FOREVER_NS	((u64)S64_MAX)
 
 /* Unchanged visits that a page needs before it is merged, by history.cows. */
 static const u8 ksm_calm_needed[KSM_MAX_COWS + 1] = { 0, 1, 1, 3 };
@@ -127,11 +137,11 @@ static u64 ksm_third_of_way(u64 from, u64 to)
 
 /**
  * ksm_policy_advise() - how many pages to scan per wake-up from now on
- * @knobs: settings; pages_to_scan is what was in force during the pass
- * @scan_ns: time that the pass took
- * @cpu_ns: CPU time that it took
+ * @knobs: settings
+ * @scan_ns: time that a pass takes at the present pages_to_scan
+ * @cpu_ns: CPU time that it takes
  *
- * The pass would have taken the wanted time with pages_to_scan changed in
+ * The pass would take the wanted time with pages_to_scan changed in
  * proportion. Go a third of the way there, so that one odd pass does not upset the
  * rate. Then keep to the CPU limit, assuming that CPU use goes with the rate, and
  * to the limits in pages; of these the maximum has the last word. The result is
@@ -161,4 +171,139 @@ struct ksm_advice ksm_policy_advise(const struct ksm_knobs *knobs,
 		.scan_secs = max(div_u64(scan_ms, MSEC_PER_SEC), 1ULL),
 		.cpu_percent = cpu_percent,
 	};
+}
+
+/* @n * @mul / @div; no more than KSM_FOREVER_NS, as x86 traps on an overflow. */
+static u64 ksm_scale(u64 n, u64 mul, u64 div)
+{
+	if (div64_u64(n, div) >= div64_u64(KSM_FOREVER_NS, mul))
+		return KSM_FOREVER_NS;
+	return mul_u64_u64_div_u64(n, mul, div);
+}
+
+/* Since the last advice: time that went by while ksmd was not running. */
+static u64 ksm_advisor_slept(const struct ksm_advisor *advisor,
+			     const struct ksm_reading *now)
+{
+	u64 all = now->now_ns - advisor->last.now_ns;
+
+	return all - min(all, now->cpu_ns - advisor->last.cpu_ns);
+}
+
+/* The pages that were come past stand for @total pages. */
+static struct ksm_advice ksm_advisor_conclude(struct ksm_advisor *advisor,
+					      const struct ksm_knobs *knobs,
+					      const struct ksm_reading *now,
+					      unsigned long total)
+{
+	u64 asleep = advisor->asleep_ns + ksm_advisor_slept(advisor, now);
+	u64 awake = now->cpu_ns - advisor->first.cpu_ns;
+	unsigned long done = now->pages - advisor->first.pages;
+	struct ksm_advice advice;
+
+	if (total == done)
+		advice = ksm_policy_advise(knobs, asleep + awake, awake);
+	else
+		advice = ksm_policy_advise(knobs, ksm_scale(asleep + awake, total, done),
+					   ksm_scale(awake, total, done));
+	advisor->asleep_ns = ksm_scale(asleep, max(knobs->pages_to_scan, 1U),
+				       advice.pages_to_scan);
+	advisor->last = *now;
+	return advice;
+}
+
+/**
+ * ksm_policy_watch() - begin to watch a pass
+ * @advisor: the advisor
+ * @now: the moment
+ * @whole: it is the start of the pass
+ */
+void ksm_policy_watch(struct ksm_advisor *advisor, const struct ksm_reading *now,
+		      bool whole)
+{
+	advisor->watching = true;
+	advisor->whole = whole;
+	advisor->first = *now;
+	advisor->last = *now;
+	advisor->asleep_ns = 0;
+}
+
+/**
+ * ksm_policy_expect() - foresee how many pages a full pass comes past
+ * @advisor: the advisor
+ * @anon: anonymous pages of the registered mms, on offer or not
+ *
+ * As many as the last one, and those that are new since then: what was there is known
+ * not to be on offer, of what is new it may all be. If memory was freed, that
+ * shows when the pass is over: then it was short.
+ */
+void ksm_policy_expect(struct ksm_advisor *advisor, unsigned long anon)
+{
+	advisor->expected_pages = advisor->pass_pages;
+	if (anon > advisor->pass_anon)
+		advisor->expected_pages += anon - advisor->pass_anon;
+}
+
+/**
+ * ksm_policy_is_due() - is it time for advice within the pass?
+ * @advisor: the advisor, which watches
+ * @knobs: settings
+ * @now: the moment
+ *
+ * It takes time to see what the last advice has brought, and some part of the pass
+ * to conclude from it to the rest.
+ *
+ * Return: whether to go on to ksm_policy_advise_within().
+ */
+bool ksm_policy_is_due(const struct ksm_advisor *advisor,
+		       const struct ksm_knobs *knobs, const struct ksm_reading *now)
+{
+	u64 target_ns = clamp_t(u64, knobs->advisor_target_secs, 1, U32_MAX) *
+			NSEC_PER_SEC;
+
+	return now->now_ns - advisor->last.now_ns >= target_ns / KSM_ADVICES &&
+	       now->pages - advisor->first.pages > advisor->expected_pages / KSM_SAMPLE;
+}
+
+/**
+ * ksm_policy_advise_within() - how many pages to scan per wake-up from now on
+ * @advisor: the advisor, when advice is due; takes the advice as followed
+ * @knobs: settings
+ * @now: the moment
+ *
+ * All that was seen of the pass counts, not only what came since the last advice.
+ * Pages that are passed over cost next to no time, and come in clusters: whatever
+ * stretch of time is looked at, it is mostly one of the others, and would make the
+ * pass seem longer than it is.
+ *
+ * Return: the new rate, and the projected figures behind it.
+ */
+struct ksm_advice ksm_policy_advise_within(struct ksm_advisor *advisor,
+					   const struct ksm_knobs *knobs,
+					   const struct ksm_reading *now)
+{
+	unsigned long done = now->pages - advisor->first.pages;
+
+	return ksm_advisor_conclude(advisor, knobs, now,
+				    max(done, advisor->expected_pages));
+}
+
+/**
+ * ksm_policy_advise_after() - advise at the end of a pass
+ * @advisor: the advisor, which has watched from its start; takes note of its size
+ * @knobs: settings
+ * @now: the moment
+ * @anon: anonymous pages of the registered mms, on offer or not
+ *
+ * Return: the new rate, and the figures behind it: of the pass, as it would have been
+ * at the rate that it ended with.
+ */
+struct ksm_advice ksm_policy_advise_after(struct ksm_advisor *advisor,
+					  const struct ksm_knobs *knobs,
+					  const struct ksm_reading *now,
+					  unsigned long anon)
+{
+	advisor->pass_pages = now->pages - advisor->first.pages;
+	advisor->pass_anon = anon;
+	return ksm_advisor_conclude(advisor, knobs, now, advisor->pass_pages);
 }

@@ -248,3 +248,23 @@ long ksm_registry_metadata(struct ksm_engine *engine, struct mm_struct *mm)
 	spin_unlock(&engine->registry.lock);
 	return bytes;
 }
+
+/**
+ * ksm_registry_anon_pages() - anonymous memory of the registered mms
+ * @engine: the engine
+ *
+ * What of it is on offer could only be told by a look at all their VMAs.
+ *
+ * Return: about how many pages.
+ */
+unsigned long ksm_registry_anon_pages(struct ksm_engine *engine)
+{
+	unsigned long pages = 0;
+	struct mm_slot *slot;
+
+	spin_lock(&engine->registry.lock);
+	list_for_each_entry(slot, &engine->registry.mms, mm_node)
+		pages += get_mm_counter(slot->mm, MM_ANONPAGES);
+	spin_unlock(&engine->registry.lock);
+	return pages;
+}

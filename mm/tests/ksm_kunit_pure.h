@@ -709,6 +709,60 @@ static void ksm_test_policy_advice_keeps_limits(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, advice.pages_to_scan, 1);
 }
 
+/* In a second ksmd runs for 400 ms, and does a hundredth of the pass. */
+static void ksm_test_policy_advises_within_pass(struct kunit *test)
+{
+	struct ksm_knobs knobs = kt_engine(test)->knobs;
+	struct ksm_reading now = { .now_ns = NSEC_PER_SEC, .pages = 5000 };
+	struct ksm_advisor advisor = { };
+	struct ksm_advice advice;
+
+	knobs.pages_to_scan = 500;
+	knobs.advisor_target_secs = 16;
+	ksm_policy_watch(&advisor, &now, true);
+	ksm_policy_expect(&advisor, 1000000);
+	now.now_ns += NSEC_PER_SEC - 1;
+	now.cpu_ns += NSEC_PER_SEC / 25 * 10;
+	now.pages += 10000;
+	KUNIT_EXPECT_FALSE(test, ksm_policy_is_due(&advisor, &knobs, &now));
+	now.now_ns++;
+	KUNIT_EXPECT_TRUE(test, ksm_policy_is_due(&advisor, &knobs, &now));
+	advice = ksm_policy_advise_within(&advisor, &knobs, &now);
+	KUNIT_EXPECT_EQ(test, advice.scan_secs, 100);
+	KUNIT_EXPECT_EQ(test, advice.cpu_percent, 40);
+	/* A third of the way to 500 * 100 / 16, but no more than 70 % of the CPU. */
+	KUNIT_EXPECT_EQ(test, advice.pages_to_scan, 875);
+	KUNIT_EXPECT_FALSE(test, ksm_policy_is_due(&advisor, &knobs, &now));
+	/* The time that it slept goes down with the rate, the rest stays. */
+	advice = ksm_policy_advise_after(&advisor, &knobs, &now, 1000000);
+	KUNIT_EXPECT_EQ(test, advice.cpu_percent, 53);
+	/* New memory counts in full. */
+	ksm_policy_expect(&advisor, 1000500);
+	KUNIT_EXPECT_EQ(test, advisor.expected_pages, 10500);
+}
+
+/* registry.c and daemon.c: a pass that would take too long is sped up on its way. */
+static void ksm_test_policy_is_asked_within_pass(struct kunit *test)
+{
+	struct ksm_engine *engine = kt_engine(test);
+	struct ksm_knobs *knobs = &engine->knobs;
+
+	kt_map_filled(test, kt_mm(test), 600, 7);
+	kt_map_filled(test, kt_mm(test), 600, 8);
+	KUNIT_EXPECT_GT(test, ksm_registry_anon_pages(engine), 800);
+	KUNIT_EXPECT_LT(test, ksm_registry_anon_pages(engine), 1600);
+	knobs->advisor_min_pages = 100;
+	knobs->advisor_max_cpu = 100;
+	knobs->advisor_target_secs = 1;
+	ksm_daemon_set_advisor(engine, KSM_ADVISOR_SCAN_TIME);
+	kt_scan_pages(test, 10);
+	KUNIT_EXPECT_EQ(test, knobs->pages_to_scan, 100);
+	schedule_timeout_uninterruptible(HZ / 10);
+	kt_scan_pages(test, 10);
+	KUNIT_EXPECT_NOT_NULL(test, engine->registry.cursor);
+	KUNIT_EXPECT_GT(test, knobs->pages_to_scan, 100);
+}
+
 /* stats.c */
 
 static void ksm_test_stats_figures(struct kunit *test)
@@ -759,6 +813,8 @@ static struct kunit_case ksm_test_pure_cases[] = {
 	KUNIT_CASE(ksm_test_policy_merging_is_earned),
 	KUNIT_CASE(ksm_test_policy_skips_are_bounded),
 	KUNIT_CASE(ksm_test_policy_advice_keeps_limits),
+	KUNIT_CASE(ksm_test_policy_advises_within_pass),
+	KUNIT_CASE(ksm_test_policy_is_asked_within_pass),
 	KUNIT_CASE(ksm_test_stats_figures),
 	{}
 };

@@ -48,6 +48,7 @@
 #define PAGE_MASK		(~(PAGE_SIZE - 1))
 #define PTRS_PER_PTE		512
 #define U32_MAX			UINT_MAX
+#define S64_MAX			LLONG_MAX
 #define ____cacheline_aligned_in_smp
 #define cond_resched()		might_sleep()
 #define trace_ksm_remove_rmap_item(pfn, item, mm) \
@@ -143,6 +144,15 @@ static inline void atomic_long_add(long n, atomic_long_t *v)
 static inline u64 div64_u64(u64 dividend, u64 divisor)
 {
 	return dividend / divisor;
+}
+
+static inline u64 mul_u64_u64_div_u64(u64 a, u64 mul, u64 divisor)
+{
+	unsigned __int128 quotient = (unsigned __int128)a * mul / divisor;
+
+	if (quotient >> 64)
+		ksm_fake_complain(__FILE__, __LINE__, "overflow, which x86 traps");
+	return quotient;
 }
 
 /* Time: HZ is not 1000, so that a mix-up of units shows. */
