@@ -120,7 +120,7 @@ static void ksm_validate_unstable(struct ksm_engine *engine,
 static void ksm_validate_chunk(struct ksm_census *census, struct ksm_mm *kmm,
 			       struct ksm_chunk *chunk)
 {
-	unsigned int i, nr = 0;
+	unsigned int i, nr = 0, zeroed = 0;
 
 	for (i = 0; i < PTRS_PER_PTE; i++) {
 		struct ksm_rmap_item *item = ksm_slot_item(chunk->slots[i]);
@@ -128,6 +128,7 @@ static void ksm_validate_chunk(struct ksm_census *census, struct ksm_mm *kmm,
 		if (!chunk->slots[i])
 			continue;
 		nr++;
+		zeroed += ksm_slot_is_zeroed(chunk->slots[i]);
 		if (!item)
 			continue;
 		census->count[KSM_STAT_ITEMS]++;
@@ -137,7 +138,7 @@ static void ksm_validate_chunk(struct ksm_census *census, struct ksm_mm *kmm,
 		ksm_expect(census, ksm_item_state(item) != KSM_ITEM_CLAIMED);
 	}
 	ksm_expect(census, nr && nr == chunk->nr);
-	census->count[KSM_STAT_TRACKED] += nr;
+	census->count[KSM_STAT_TRACKED] += nr - zeroed;
 	census->count[KSM_STAT_CHUNKS]++;
 }
 

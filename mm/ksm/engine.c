@@ -51,8 +51,8 @@ int ksm_engine_init(struct ksm_engine *engine, unsigned long nr_pages)
 		spin_lock_init(&engine->shards[i].lock);
 
 	engine->seed = get_random_u64();
-	engine->zero_hash = xxh64(page_address(ZERO_PAGE(0)), PAGE_SIZE,
-				  engine->seed);
+	engine->zero_hash = ksm_hash(engine, page_address(ZERO_PAGE(0)));
+	engine->rekeyed = -KSM_REKEY_PASSES;
 	engine->knobs = ksm_default_knobs;
 	engine->worker.engine = engine;
 	spin_lock_init(&engine->registry.lock);

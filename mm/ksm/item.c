@@ -8,7 +8,8 @@
  *
  *	slot	0			nothing known
  *		... .... 1		sighting:
- *			63..16 hash, 12..11 calm, 10..9 cows, 8..5 skips, 4..1 age
+ *			63..16 hash, 13 zeroed, 12..11 calm, 10..9 cows,
+ *			8..5 skips, 4..1 age
  *		pointer			rmap item
  *
  *	item->tagged	address, 11..10 cows, 9..6 skips, 5..2 age, 1..0 state
@@ -23,14 +24,11 @@
 #include "ksm_internal.h"
 #include "ksm.h"
 
-#define KSM_SIGHTING		BIT_ULL(0)
 #define KSM_SIGHTING_AGE	GENMASK_ULL(4, 1)
 #define KSM_SIGHTING_SKIPS	GENMASK_ULL(8, 5)
 #define KSM_SIGHTING_COWS	GENMASK_ULL(10, 9)
 #define KSM_SIGHTING_CALM	GENMASK_ULL(12, 11)
-#define KSM_SIGHTING_HASH	GENMASK_ULL(63, 16)
 
-#define KSM_ITEM_STATE		GENMASK(1, 0)
 #define KSM_ITEM_AGE		GENMASK(5, 2)
 #define KSM_ITEM_SKIPS		GENMASK(9, 6)
 #define KSM_ITEM_COWS		GENMASK(11, 10)
@@ -47,28 +45,6 @@ int ksm_item_create_cache(void)
 {
 	ksm_item_cache = KMEM_CACHE(ksm_rmap_item, 0);
 	return ksm_item_cache ? 0 : -ENOMEM;
-}
-
-/**
- * ksm_slot_is_sighting() - has the page merely been seen?
- * @slot: content of its slot
- *
- * Return: false also if nothing is known of it.
- */
-bool ksm_slot_is_sighting(u64 slot)
-{
-	return slot & KSM_SIGHTING;
-}
-
-/**
- * ksm_slot_item() - the rmap item in a slot
- * @slot: content of the slot
- *
- * Return: the item, or NULL if there is none.
- */
-struct ksm_rmap_item *ksm_slot_item(u64 slot)
-{
-	return ksm_slot_is_sighting(slot) ? NULL : (void *)(unsigned long)slot;
 }
 
 /**
@@ -100,7 +76,7 @@ struct ksm_history ksm_slot_history(u64 slot)
 
 static u64 ksm_sighting(u64 hash, const struct ksm_history *history)
 {
-	return KSM_SIGHTING | (hash & KSM_SIGHTING_HASH) |
+	return KSM_SIGHTING | (hash & KSM_HASH_MASK) |
 	       FIELD_PREP(KSM_SIGHTING_AGE, history->age) |
 	       FIELD_PREP(KSM_SIGHTING_SKIPS, history->skips) |
 	       FIELD_PREP(KSM_SIGHTING_COWS, history->cows) |
@@ -117,7 +93,8 @@ void ksm_slot_set_history(u64 *slot, const struct ksm_history *history)
 	struct ksm_rmap_item *item = ksm_slot_item(*slot);
 
 	if (!item) {
-		*slot = ksm_sighting(*slot, history);
+		*slot = (*slot & KSM_SIGHTING_ZEROED) |
+			ksm_sighting(*slot, history);
 		return;
 	}
 	item->tagged &= ~(KSM_ITEM_AGE | KSM_ITEM_SKIPS | KSM_ITEM_COWS);
@@ -141,14 +118,36 @@ bool ksm_slot_matches(u64 slot, u64 hash)
 		return ksm_item_state(item) == KSM_ITEM_UNSTABLE &&
 		       item->unstable.key.hash == hash;
 	return ksm_slot_is_sighting(slot) &&
-	       !((slot ^ hash) & KSM_SIGHTING_HASH);
+	       !((slot ^ hash) & KSM_HASH_MASK);
 }
 
-static void ksm_slot_count(struct ksm_mm *kmm, struct ksm_chunk *chunk, int n)
+/**
+ * ksm_slot_hash() - what a page's content was when last looked at
+ * @slot: content of its slot, a sighting
+ *
+ * Return: the hash.
+ */
+u64 ksm_slot_hash(u64 slot)
 {
-	chunk->nr += n;
-	kmm->slot.mm->ksm_rmap_items += n;
-	ksm_stat_add(kmm->engine, KSM_STAT_TRACKED, n);
+	return slot & KSM_HASH_MASK;
+}
+
+/*
+ * All changes of a slot. A page that is merged with the zero page is remembered for
+ * its history's sake only, and not among the pages that KSM keeps track of.
+ */
+static void ksm_slot_store(struct ksm_mm *kmm, struct ksm_chunk *chunk, u64 *slot,
+			   u64 new)
+{
+	long tracked = (new && !ksm_slot_is_zeroed(new)) -
+		       (*slot && !ksm_slot_is_zeroed(*slot));
+
+	chunk->nr += !!new - !!*slot;
+	if (tracked) {
+		kmm->slot.mm->ksm_rmap_items += tracked;
+		ksm_stat_add(kmm->engine, KSM_STAT_TRACKED, tracked);
+	}
+	*slot = new;
 }
 
 /* Free the item in a slot, if any. Return: false if it has to stay. */
@@ -177,11 +176,23 @@ static bool ksm_slot_drop_item(struct ksm_mm *kmm, u64 slot)
 void ksm_slot_sight(struct ksm_mm *kmm, struct ksm_chunk *chunk, u64 *slot,
 		    u64 hash, const struct ksm_history *history)
 {
-	if (!ksm_slot_drop_item(kmm, *slot))
-		return;
-	if (!*slot)
-		ksm_slot_count(kmm, chunk, 1);
-	*slot = ksm_sighting(hash, history);
+	if (ksm_slot_drop_item(kmm, *slot))
+		ksm_slot_store(kmm, chunk, slot, ksm_sighting(hash, history));
+}
+
+/**
+ * ksm_slot_zeroed() - remember a page as merged with the zero page
+ * @kmm: the mm that the page is in
+ * @chunk: the chunk that @slot is in
+ * @slot: the page's slot; an item in it must be IDLE, and is freed
+ * @history: of the page
+ */
+void ksm_slot_zeroed(struct ksm_mm *kmm, struct ksm_chunk *chunk, u64 *slot,
+		     const struct ksm_history *history)
+{
+	if (ksm_slot_drop_item(kmm, *slot))
+		ksm_slot_store(kmm, chunk, slot, KSM_SIGHTING_ZEROED |
+						 ksm_sighting(0, history));
 }
 
 /**
@@ -211,9 +222,7 @@ struct ksm_rmap_item *ksm_slot_to_item(struct ksm_mm *kmm,
 	atomic_long_inc(&kmm->nr_items);
 	ksm_stat_add(kmm->engine, KSM_STAT_ITEMS, 1);
 
-	if (!*slot)
-		ksm_slot_count(kmm, chunk, 1);
-	*slot = (unsigned long)item;
+	ksm_slot_store(kmm, chunk, slot, (unsigned long)item);
 	ksm_slot_set_history(slot, &history);
 	return item;
 }
@@ -226,33 +235,8 @@ struct ksm_rmap_item *ksm_slot_to_item(struct ksm_mm *kmm,
  */
 void ksm_slot_clear(struct ksm_mm *kmm, struct ksm_chunk *chunk, u64 *slot)
 {
-	if (!*slot || !ksm_slot_drop_item(kmm, *slot))
-		return;
-	ksm_slot_count(kmm, chunk, -1);
-	*slot = 0;
-}
-
-/**
- * ksm_item_addr() - the address that an item's page is mapped at
- * @item: the item
- *
- * Return: the address, of the page's first byte.
- */
-unsigned long ksm_item_addr(const struct ksm_rmap_item *item)
-{
-	return item->tagged & PAGE_MASK;
-}
-
-/**
- * ksm_item_state() - where an item is
- * @item: the item
- *
- * Return: the state, which may change at any time unless the caller has the lock of
- * its shard, or owns the item and it is IDLE.
- */
-enum ksm_item_state ksm_item_state(const struct ksm_rmap_item *item)
-{
-	return FIELD_GET(KSM_ITEM_STATE, item->tagged);
+	if (ksm_slot_drop_item(kmm, *slot))
+		ksm_slot_store(kmm, chunk, slot, 0);
 }
 
 /* Every change of state: from what the caller takes it to be. */
@@ -264,6 +248,16 @@ static bool ksm_item_change(struct ksm_rmap_item *item, enum ksm_item_state from
 	item->tagged &= ~KSM_ITEM_STATE;
 	item->tagged |= FIELD_PREP(KSM_ITEM_STATE, to);
 	return true;
+}
+
+/**
+ * ksm_item_distrust() - have a page read when it is next looked at
+ * @item: an UNSTABLE item of the caller's own mm
+ * @pfn: number of the frame that is mapped at its address
+ */
+void ksm_item_distrust(struct ksm_rmap_item *item, unsigned long pfn)
+{
+	item->unstable.key.frame = ~pfn;
 }
 
 /**

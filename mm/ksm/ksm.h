@@ -40,15 +40,23 @@ struct ksm_stable_chain;
 #define KSM_RUN_OFFLINE		4UL
 #define KSM_RUN_OFFLINE_BIT	2
 
+/*
+ * Passes that all pages are read in, after the meaning of keys has changed: what is
+ * left of the one that is under way, and a full one.
+ */
+#define KSM_REKEY_PASSES	2UL
+
 /* The one merge domain there is so far: everybody shares with everybody. */
 #define KSM_DOMAIN_GLOBAL	0
 
 #define KSM_DEFAULT_PAGES_TO_SCAN	100
 
-/* Pages that are collected under one hold of the mmap lock. */
-#define KSM_BATCH_PAGES		64
-/* Page tables looked through under one hold of it when they yield nothing. */
-#define KSM_BATCH_TABLES	32
+/* Pages that are collected at a time: all those under one page table, if it can be. */
+#define KSM_BATCH_PAGES		512
+/* A batch is ended between blocks only, where secondary MMUs have to be asked. */
+#define KSM_BLOCK_PAGES		64
+/* Pages that are merged at a time: for so long nobody gets at their page table. */
+#define KSM_MERGE_PAGES		32
 
 enum ksm_stat {
 	KSM_STAT_SCANNED,	/* pages looked at */
@@ -70,21 +78,27 @@ struct ksm_stats {
 
 /**
  * struct ksm_key - what the trees are sorted by
- * @hash: seeded 64-bit hash of the page's content
+ * @hash: seeded hash of the page's content, in the bits of KSM_HASH_MASK
  * @domain: merge domain; only pages of one domain are merged
  * @nid: NUMA node of the page, or 0 when nodes may share
+ * @frame: low bits of the number of the frame that was hashed. Not a part of the key,
+ *	   but here is room for it
  */
 struct ksm_key {
 	u64 hash;
 	u32 domain;
-	int nid;
+	u16 nid;
+	u16 frame;
 };
+
+/* As much of a hash as a sighting has room for: a page in it need not be read again. */
+#define KSM_HASH_MASK	GENMASK_ULL(63, 16)
 
 struct ksm_shard {
 	spinlock_t lock;		/* of both trees, and of all in them */
 	struct rb_root stable;		/* of ksm_stable_entry */
 	struct rb_root unstable;	/* of ksm_rmap_item */
-} ____cacheline_aligned_in_smp;
+};
 
 /**
  * struct ksm_stable_entry - what the stable tree links: a node or a chain
@@ -181,11 +195,14 @@ struct ksm_mm {
  * struct ksm_chunk - the pages under one page table of one mm
  * @base: first address
  * @nr: slots in use
+ * @written: the huge page that is mapped here had been written when this pass came
+ *	     to its start
  * @slots: PTRS_PER_PTE of them; see item.c for what is in one
  */
 struct ksm_chunk {
 	unsigned long base;
 	unsigned int nr;
+	bool written;
 	u64 *slots;
 };
 
@@ -306,6 +323,7 @@ struct ksm_advice {
 
 enum ksm_candidate_kind {
 	KSM_CAND_PLAIN,		/* an anonymous page of the process's own */
+	KSM_CAND_KNOWN,		/* such a page, unchanged since it was sighted */
 	KSM_CAND_SHARED,	/* a KSM page that has no item here, or a moved one */
 	KSM_CAND_GONE,		/* nothing to merge here any more */
 };
@@ -314,12 +332,46 @@ enum ksm_candidate_kind {
  * struct ksm_candidate - a page that collecting found worth a closer look
  * @addr: where it is mapped
  * @page: with a reference, or NULL if it has to be looked up in its turn
+ * @key: of the content of a PLAIN or KNOWN one
  * @kind: what it seemed to be
  */
 struct ksm_candidate {
 	unsigned long addr;
 	struct page *page;
+	struct ksm_key key;
 	enum ksm_candidate_kind kind;
+};
+
+/**
+ * struct ksm_merge - one page on its way to being shared
+ * @addr: where it is mapped
+ * @page: the page, of a small folio that is locked, with the only extra reference
+ * @kpage: the KSM page to map instead, with a reference; NULL for the zero page
+ * @vma: where @addr is, as long as mmap_lock is held
+ * @pte: the PTE that was taken away
+ * @taken: it was
+ * @locked: @kpage's folio was locked for this one; see match.c
+ * @err: 0 while all is well; what has failed is left alone
+ * @key: of the content
+ * @history: of the page
+ * @item: the page's, attached to @node; NULL for the zero page
+ * @node: @kpage's
+ * @founder: if @node is new, the item whose page became @kpage; claimed
+ */
+struct ksm_merge {
+	unsigned long addr;
+	struct page *page;
+	struct page *kpage;
+	struct vm_area_struct *vma;
+	pte_t pte;
+	bool taken;
+	bool locked;
+	int err;
+	struct ksm_key key;
+	struct ksm_history history;
+	struct ksm_rmap_item *item;
+	struct ksm_stable_node *node;
+	struct ksm_rmap_item *founder;
 };
 
 /**
@@ -329,8 +381,11 @@ struct ksm_candidate {
  * @chunk: the chunk that the batch is from
  * @spare: a chain, allocated where it may fail, used where it may not
  * @drained: LRU caches of all CPUs were drained in this pass
+ * @owed: what was spent of the next page's budget, in units of KSM_COST_*
  * @nr: candidates in @batch
- * @batch: the candidates
+ * @batch: the candidates, in the order of their addresses
+ * @nr_merges: pages in @merges
+ * @merges: those of the batch that are to be merged next
  */
 struct ksm_worker {
 	struct ksm_engine *engine;
@@ -338,8 +393,11 @@ struct ksm_worker {
 	struct ksm_chunk *chunk;
 	struct ksm_stable_chain *spare;
 	bool drained;
+	unsigned int owed;
 	unsigned int nr;
-	struct ksm_candidate batch[KSM_BATCH_PAGES + 1];
+	struct ksm_candidate batch[KSM_BATCH_PAGES + KSM_BLOCK_PAGES];
+	unsigned int nr_merges;
+	struct ksm_merge merges[KSM_MERGE_PAGES];
 };
 
 /**
@@ -356,6 +414,7 @@ struct ksm_worker {
  * @mutex: one worker, unmerger or reconfiguration at a time
  * @run: KSM_RUN_*; changed under @mutex
  * @seqnr: full passes since the last unmerge
+ * @rekeyed: value of @seqnr when the meaning of keys last changed
  * @advisor: state of the advisor
  * @worker: the one scanning thread's
  * @sleep_wait: ksmd between two batches
@@ -374,6 +433,7 @@ struct ksm_engine {
 	struct mutex mutex;		/* of who scans, unmerges or reconfigures */
 	unsigned long run;
 	unsigned long seqnr;
+	unsigned long rekeyed;
 	struct ksm_advisor advisor;
 	struct ksm_worker worker;
 	wait_queue_head_t sleep_wait;
@@ -394,9 +454,90 @@ static inline struct ksm_shard *ksm_shard(struct ksm_engine *engine, u64 hash)
 	return &engine->shards[hash >> (64 - engine->shard_bits)];
 }
 
+static inline u64 ksm_hash(struct ksm_engine *engine, const void *page)
+{
+	return xxh64(page, PAGE_SIZE, engine->seed) & KSM_HASH_MASK;
+}
+
 static inline u64 *ksm_chunk_slot(struct ksm_chunk *chunk, unsigned long addr)
 {
 	return &chunk->slots[(addr - chunk->base) >> PAGE_SHIFT];
+}
+
+/*
+ * What the scan asks of each page; the rest of what is in a slot, and in the low bits
+ * of an item's address, is the business of item.c.
+ */
+#define KSM_SIGHTING		BIT_ULL(0)
+#define KSM_SIGHTING_ZEROED	BIT_ULL(13)
+#define KSM_ITEM_STATE		GENMASK(1, 0)
+
+/**
+ * ksm_slot_is_sighting() - has the page merely been seen?
+ * @slot: content of its slot
+ *
+ * Return: false also if nothing is known of it.
+ */
+static inline bool ksm_slot_is_sighting(u64 slot)
+{
+	return slot & KSM_SIGHTING;
+}
+
+/**
+ * ksm_slot_is_zeroed() - has the page been merged with the zero page?
+ * @slot: content of its slot
+ *
+ * Return: true if it had been when it was last looked at.
+ */
+static inline bool ksm_slot_is_zeroed(u64 slot)
+{
+	return ksm_slot_is_sighting(slot) && (slot & KSM_SIGHTING_ZEROED);
+}
+
+/**
+ * ksm_slot_item() - the rmap item in a slot
+ * @slot: content of the slot
+ *
+ * Return: the item, or NULL if there is none.
+ */
+static inline struct ksm_rmap_item *ksm_slot_item(u64 slot)
+{
+	return ksm_slot_is_sighting(slot) ? NULL : (void *)(unsigned long)slot;
+}
+
+/**
+ * ksm_item_addr() - the address that an item's page is mapped at
+ * @item: the item
+ *
+ * Return: the address, of the page's first byte.
+ */
+static inline unsigned long ksm_item_addr(const struct ksm_rmap_item *item)
+{
+	return item->tagged & PAGE_MASK;
+}
+
+/**
+ * ksm_item_state() - where an item is
+ * @item: the item
+ *
+ * Return: the state, which may change at any time unless the caller has the lock of
+ * its shard, or owns the item and it is IDLE.
+ */
+static inline enum ksm_item_state ksm_item_state(const struct ksm_rmap_item *item)
+{
+	return FIELD_GET(KSM_ITEM_STATE, item->tagged);
+}
+
+/**
+ * ksm_item_trusts() - was it this frame that was read when the item was parked?
+ * @item: an UNSTABLE item
+ * @pfn: number of the frame that is mapped at its address now
+ *
+ * Return: true, and once in 65536 times although it was another.
+ */
+static inline bool ksm_item_trusts(const struct ksm_rmap_item *item, unsigned long pfn)
+{
+	return item->unstable.key.frame == (u16)pfn;
 }
 
 static inline void ksm_stat_add(struct ksm_engine *engine, enum ksm_stat stat,
@@ -472,10 +613,12 @@ static inline int ksm_validate(struct ksm_engine *engine) { return 0; }
 struct vm_area_struct *ksm_merge_vma(struct mm_struct *mm, unsigned long addr);
 struct page *ksm_merge_lookup(struct vm_area_struct *vma, unsigned long addr);
 int ksm_merge_split(struct page *page);
-int ksm_merge_freeze(struct vm_area_struct *vma, unsigned long addr,
-		     struct page *page);
-int ksm_merge_replace(struct vm_area_struct *vma, unsigned long addr,
-		      struct page *page, struct page *kpage);
+void ksm_merge_find(struct mm_struct *mm, struct ksm_merge *merges,
+		    unsigned int nr);
+void ksm_merge_freeze(struct mm_struct *mm, struct ksm_merge *merges,
+		      unsigned int nr);
+void ksm_merge_replace(struct mm_struct *mm, struct ksm_merge *merges,
+		       unsigned int nr);
 int ksm_merge_break(struct vm_area_struct *vma, unsigned long start,
 		    unsigned long end, bool vma_write_locked);
 
@@ -546,18 +689,18 @@ bool ksm_chain_prune_due(struct ksm_engine *engine,
 			 struct ksm_stable_chain *chain);
 
 /* item.c: life and state of slots and items. Pure */
-bool ksm_slot_is_sighting(u64 slot);
-struct ksm_rmap_item *ksm_slot_item(u64 slot);
 struct ksm_history ksm_slot_history(u64 slot);
 void ksm_slot_set_history(u64 *slot, const struct ksm_history *history);
 bool ksm_slot_matches(u64 slot, u64 hash);
+u64 ksm_slot_hash(u64 slot);
 void ksm_slot_sight(struct ksm_mm *kmm, struct ksm_chunk *chunk, u64 *slot,
 		    u64 hash, const struct ksm_history *history);
+void ksm_slot_zeroed(struct ksm_mm *kmm, struct ksm_chunk *chunk, u64 *slot,
+		     const struct ksm_history *history);
 struct ksm_rmap_item *ksm_slot_to_item(struct ksm_mm *kmm,
 				       struct ksm_chunk *chunk, u64 *slot);
 void ksm_slot_clear(struct ksm_mm *kmm, struct ksm_chunk *chunk, u64 *slot);
-unsigned long ksm_item_addr(const struct ksm_rmap_item *item);
-enum ksm_item_state ksm_item_state(const struct ksm_rmap_item *item);
+void ksm_item_distrust(struct ksm_rmap_item *item, unsigned long pfn);
 void ksm_item_park(struct ksm_engine *engine, struct ksm_rmap_item *item,
 		   const struct ksm_key *key);
 void ksm_item_unpark(struct ksm_engine *engine, struct ksm_rmap_item *item);

@@ -12,6 +12,7 @@
 #include <linux/freezer.h>
 #include <linux/hashtable.h>
 #include <linux/highmem.h>
+#include <linux/hugetlb.h>
 #include <linux/jiffies.h>
 #include <linux/kstrtox.h>
 #include <linux/kthread.h>
@@ -27,6 +28,7 @@
 #include <linux/mutex.h>
 #include <linux/oom.h>
 #include <linux/pagewalk.h>
+#include <linux/prefetch.h>
 #include <linux/random.h>
 #include <linux/rbtree.h>
 #include <linux/rmap.h>

@@ -11,10 +11,16 @@
  *					     page becomes a KSM page, and this one joins
  *	else				  -> waits in the unstable tree
  *
+ * A batch is worked on in three steps. All its pages are read, which gives their
+ * keys. The keys are looked up, one after the other; pages that are to be merged are
+ * put on worker->merges. When that is full, or the batch done, they are merged
+ * together.
+ *
  * A pair is made by promoting one page, under the mmap lock of its own mm, and then
  * letting the other join, under the mmap lock of its own. So two mmap locks are
  * never held at once, and there is one way only in which a page joins a node. Should
- * that fail after the promotion, the promoted page is given back to its process.
+ * that fail after the promotion, the promoted page is given back to its process; it
+ * stays claimed until then.
  *
  * A sharer is put on its node's list before its PTE maps the folio, with the folio
  * locked: the reverse map never lacks one.
@@ -22,14 +28,18 @@
 #include "ksm_internal.h"
 #include "ksm.h"
 
+/* Candidates that are fetched from memory in advance. */
+#define KSM_PREFETCH	4
+
 /**
  * struct ksm_match - one candidate being matched
  * @worker: for whom
  * @kmm: the mm that it is in
  * @slot: its slot
  * @addr: where it is mapped
- * @page: what is mapped there, with a reference
+ * @page: what is mapped there, with a reference; NULL if that has to be looked up
  * @key: of the content that was read
+ * @history: of the page, this visit included
  */
 struct ksm_match {
 	struct ksm_worker *worker;
@@ -38,6 +48,7 @@ struct ksm_match {
 	unsigned long addr;
 	struct page *page;
 	struct ksm_key key;
+	struct ksm_history history;
 };
 
 static int ksm_match_nid(struct ksm_engine *engine, struct folio *folio)
@@ -48,7 +59,7 @@ static int ksm_match_nid(struct ksm_engine *engine, struct folio *folio)
 static u64 ksm_match_hash(struct ksm_engine *engine, struct page *page)
 {
 	void *data = kmap_local_page(page);
-	u64 hash = xxh64(data, PAGE_SIZE, engine->seed);
+	u64 hash = ksm_hash(engine, data);
 
 	kunmap_local(data);
 	return hash;
@@ -64,22 +75,13 @@ static bool ksm_match_spare(struct ksm_worker *worker)
 
 /*
  * Pages that are new, or were used lately, sit in per-CPU caches of the LRU for a
- * while, which hold references to them. That makes them look busy: -EAGAIN says that
- * it may be this. A pin it is not.
+ * while, which hold references to them. That makes them look busy. Emptying those
+ * caches bothers all CPUs, so it is done when a merge has failed for it, and once per
+ * pass at most. Return: whether @page, which is busy, may not be so any more.
  */
-static int ksm_match_why_busy(int err, struct page *page)
+static bool ksm_match_drain(struct ksm_worker *worker, struct page *page)
 {
-	return err == -EBUSY && !folio_maybe_dma_pinned(page_folio(page)) ?
-	       -EAGAIN : err;
-}
-
-/*
- * Emptying those caches bothers all CPUs. So it is done when a merge has failed for
- * them, and once per pass at most. Return: whether trying again makes sense.
- */
-static bool ksm_match_drain(struct ksm_worker *worker, int err)
-{
-	if (err != -EAGAIN || worker->drained)
+	if (worker->drained || folio_maybe_dma_pinned(page_folio(page)))
 		return false;
 	worker->drained = true;
 	lru_add_drain_all();
@@ -94,9 +96,7 @@ static bool ksm_match_is_busy(struct page *page)
 {
 	struct folio *folio = page_folio(page);
 
-	return !folio_test_large(folio) &&
-	       folio_ref_count(folio) > folio_mapcount(folio) + 1 +
-					folio_test_swapcache(folio);
+	return folio_ref_count(folio) > folio_expected_ref_count(folio) + 1;
 }
 
 static struct anon_vma *ksm_match_anon_vma(struct vm_area_struct *vma)
@@ -134,103 +134,278 @@ static void ksm_match_detach(struct ksm_engine *engine,
 		put_anon_vma(anon_vma);
 }
 
-/* kfolio is locked, and of @node; the mmap lock of @vma's mm is held. */
-static int ksm_match_join_locked(struct ksm_match *match,
-				 struct vm_area_struct *vma,
-				 struct ksm_rmap_item *item,
-				 struct ksm_stable_node *node,
-				 struct folio *kfolio)
+/* Remember what was seen, and nothing else. */
+static void ksm_match_sight(struct ksm_worker *worker, unsigned long addr,
+			    u64 hash, const struct ksm_history *history)
 {
-	struct ksm_engine *engine = match->worker->engine;
-	int err;
+	u64 *slot = ksm_chunk_slot(worker->chunk, addr);
+	struct ksm_rmap_item *item = ksm_slot_item(*slot);
 
-	ksm_match_attach(engine, item, node, vma);
-	err = ksm_merge_replace(vma, match->addr, match->page, &kfolio->page);
-	if (err)
-		ksm_match_detach(engine, item, node);
-	return err;
+	if (!item || ksm_item_state(item) == KSM_ITEM_IDLE)
+		ksm_slot_sight(worker->kmm, worker->chunk, slot, hash, history);
 }
 
 /*
- * Let the page share @node's folio. The caller has a reference on @kfolio. Return:
- * 0; -EFAULT if the page has changed or gone; any other error if it has to wait.
+ * Nobody has joined @item, whose page was made the KSM page of @node: give it back to
+ * its process. @item is claimed, but may have left the node.
  */
-static int ksm_match_try_join(struct ksm_match *match,
-			      struct ksm_stable_node *node,
-			      struct folio *kfolio)
+static void ksm_match_demote(struct ksm_engine *engine,
+			     struct ksm_rmap_item *item,
+			     struct ksm_stable_node *node)
 {
-	struct mm_struct *mm = match->kmm->slot.mm;
-	struct ksm_rmap_item *item;
+	struct mm_struct *mm = item->owner->slot.mm;
+	unsigned long addr = ksm_item_addr(item);
 	struct vm_area_struct *vma;
-	int err;
 
-	if (PageHWPoison(&kfolio->page) ||
-	    !pages_identical(match->page, &kfolio->page))
+	if (ksm_item_state(item) != KSM_ITEM_STABLE || item->stable.node != node ||
+	    node->entry.nr > 1)
+		return;
+	mmap_read_lock(mm);
+	vma = ksm_merge_vma(mm, addr);
+	if (vma)
+		ksm_merge_break(vma, addr, addr + PAGE_SIZE, false);
+	mmap_read_unlock(mm);
+	ksm_chunk_untree(engine, item);
+}
+
+static void ksm_match_release(struct ksm_engine *engine,
+			      struct ksm_rmap_item *item, u64 hash)
+{
+	struct ksm_shard *shard = ksm_shard(engine, hash);
+
+	spin_lock(&shard->lock);
+	ksm_item_release(shard, item);
+	spin_unlock(&shard->lock);
+}
+
+/*
+ * Lock the folio of the merge at @i for it, unless one before it has done so: several
+ * may join one folio. It may have been freed, migrated or poisoned before that.
+ */
+static int ksm_match_lock_kfolio(struct ksm_merge *merges, unsigned int i)
+{
+	struct folio *kfolio = page_folio(merges[i].kpage);
+	unsigned int j;
+
+	for (j = 0; j < i; j++)
+		if (merges[j].locked && merges[j].kpage == merges[i].kpage)
+			break;
+	if (j == i)
+		merges[i].locked = folio_trylock(kfolio);
+	if (j == i && !merges[i].locked)
+		return -EBUSY;
+	if (ksm_node_of(kfolio) != merges[i].node || PageHWPoison(merges[i].kpage))
+		return -EBUSY;
+	return 0;
+}
+
+/* One that is to join is put on its node's list. The mmap lock is held. */
+static void ksm_match_enlist(struct ksm_worker *worker)
+{
+	unsigned int i;
+
+	for (i = 0; i < worker->nr_merges; i++) {
+		struct ksm_merge *merge = &worker->merges[i];
+
+		if (merge->err || !merge->kpage)
+			continue;
+		merge->err = ksm_match_lock_kfolio(worker->merges, i);
+		if (!merge->err)
+			ksm_match_attach(worker->engine, merge->item,
+					 merge->node, merge->vma);
+	}
+}
+
+/* And off it again where that came to nothing. */
+static void ksm_match_delist(struct ksm_worker *worker)
+{
+	unsigned int i;
+
+	for (i = 0; i < worker->nr_merges; i++) {
+		struct ksm_merge *merge = &worker->merges[i];
+
+		if (merge->err && merge->item &&
+		    ksm_item_state(merge->item) == KSM_ITEM_STABLE)
+			ksm_match_detach(worker->engine, merge->item, merge->node);
+	}
+	for (i = 0; i < worker->nr_merges; i++) {
+		struct ksm_merge *merge = &worker->merges[i];
+
+		if (merge->locked)
+			folio_unlock(page_folio(merge->kpage));
+	}
+}
+
+/* Only small pages of the process's own can be merged, and only if that is now. */
+static void ksm_match_lock_pages(struct ksm_worker *worker)
+{
+	unsigned int i;
+
+	for (i = 0; i < worker->nr_merges; i++) {
+		struct ksm_merge *merge = &worker->merges[i];
+		struct folio *folio = page_folio(merge->page);
+
+		if (!folio_trylock(folio)) {
+			put_page(merge->page);
+			merge->page = NULL;
+			merge->err = -EBUSY;
+		} else if (!folio_test_anon(folio) || folio_test_large(folio) ||
+			   folio_test_ksm(folio)) {
+			merge->err = -EFAULT;
+		}
+	}
+}
+
+static void ksm_match_compare_all(struct ksm_worker *worker)
+{
+	unsigned int i;
+
+	for (i = 0; i < worker->nr_merges; i++) {
+		struct ksm_merge *merge = &worker->merges[i];
+
+		if (!merge->err &&
+		    !pages_identical(merge->page, merge->kpage ?:
+						  ZERO_PAGE(merge->addr)))
+			merge->err = -EFAULT;
+	}
+}
+
+static void ksm_match_trace(struct ksm_merge *merge, struct mm_struct *mm)
+{
+	if (merge->kpage)
+		trace_ksm_merge_with_ksm_page(merge->kpage,
+					      page_to_pfn(merge->kpage),
+					      merge->item, mm, merge->err);
+	else
+		trace_ksm_merge_one_page(page_to_pfn(ZERO_PAGE(merge->addr)),
+					 merge->item, mm, merge->err);
+}
+
+/* What is left of a merge, whether it was done or not. */
+static void ksm_match_end(struct ksm_worker *worker, struct ksm_merge *merge)
+{
+	u64 *slot = ksm_chunk_slot(worker->chunk, merge->addr);
+
+	ksm_match_trace(merge, worker->kmm->slot.mm);
+	if (merge->page) {
+		folio_unlock(page_folio(merge->page));
+		put_page(merge->page);
+	}
+	if (merge->kpage)
+		put_page(merge->kpage);
+	if (merge->err)
+		ksm_match_sight(worker, merge->addr, merge->key.hash,
+				&merge->history);
+	else if (!merge->kpage)
+		ksm_slot_zeroed(worker->kmm, worker->chunk, slot, &merge->history);
+	if (!merge->founder)
+		return;
+	if (merge->err)
+		ksm_match_demote(worker->engine, merge->founder, merge->node);
+	ksm_match_release(worker->engine, merge->founder, merge->key.hash);
+}
+
+/* Merge all pages that have been found to have an equal. */
+static void ksm_match_merge(struct ksm_worker *worker)
+{
+	struct mm_struct *mm = worker->kmm->slot.mm;
+	const unsigned int nr = worker->nr_merges;
+	struct ksm_merge *merges = worker->merges;
+	unsigned int i;
+
+	if (!nr)
+		return;
+	mmap_read_lock(mm);
+	ksm_match_lock_pages(worker);
+	ksm_merge_find(mm, merges, nr);
+	ksm_merge_freeze(mm, merges, nr);
+	mmap_read_unlock(mm);
+
+	ksm_match_compare_all(worker);
+
+	/* Not to wait for it with folios locked, for which its holder may wait. */
+	if (mmap_read_trylock(mm)) {
+		ksm_merge_find(mm, merges, nr);
+		ksm_match_enlist(worker);
+		ksm_merge_replace(mm, merges, nr);
+		ksm_match_delist(worker);
+		mmap_read_unlock(mm);
+	} else {
+		for (i = 0; i < nr; i++)
+			merges[i].err = -EBUSY;
+	}
+	for (i = 0; i < nr; i++)
+		ksm_match_end(worker, &merges[i]);
+	worker->nr_merges = 0;
+}
+
+/* What is mapped at an address now, with a reference. */
+static struct page *ksm_match_lookup(struct ksm_mm *kmm, unsigned long addr)
+{
+	struct mm_struct *mm = kmm->slot.mm;
+	struct vm_area_struct *vma;
+	struct page *page = NULL;
+
+	mmap_read_lock(mm);
+	vma = ksm_merge_vma(mm, addr);
+	if (vma)
+		page = ksm_merge_lookup(vma, addr);
+	mmap_read_unlock(mm);
+	return page;
+}
+
+/*
+ * See to it that the candidate's page is there, small, and in nobody's hands but ours.
+ * Return: 0; -EFAULT if it has changed or gone; any other error if it has to wait.
+ */
+static int ksm_match_prepare(struct ksm_match *match)
+{
+	if (!match->page)
+		match->page = ksm_match_lookup(match->kmm, match->addr);
+	if (!match->page || folio_test_ksm(page_folio(match->page)))
 		return -EFAULT;
-	if (ksm_match_is_busy(match->page))
-		return ksm_match_why_busy(-EBUSY, match->page);
-	item = ksm_slot_to_item(match->kmm, match->worker->chunk, match->slot);
-	if (!item)
-		return -ENOMEM;
+	if (ksm_match_is_busy(match->page) &&
+	    (!ksm_match_drain(match->worker, match->page) ||
+	     ksm_match_is_busy(match->page)))
+		return -EBUSY;
+	return ksm_merge_split(match->page);
+}
 
-	mmap_read_lock(mm);
-	vma = ksm_merge_vma(mm, match->addr);
-	err = vma ? ksm_merge_split(match->page) : -EFAULT;
-	if (!err && !folio_trylock(kfolio))
-		err = -EBUSY;
-	if (!err) {
-		/* It may have been freed, migrated or poisoned before it was locked. */
-		err = -EBUSY;
-		if (ksm_node_of(kfolio) == node && !PageHWPoison(&kfolio->page))
-			err = ksm_match_join_locked(match, vma, item, node,
-						    kfolio);
-		folio_unlock(kfolio);
+/*
+ * Have the page merged with the rest of the batch, when it comes to that: with the
+ * zero page if @kpage is NULL. @kpage comes with a reference. Return: 0 if that is
+ * settled; an error, and nothing done, if it cannot be.
+ */
+static int ksm_match_queue(struct ksm_match *match, struct ksm_stable_node *node,
+			   struct page *kpage, struct ksm_rmap_item *founder)
+{
+	struct ksm_worker *worker = match->worker;
+	struct ksm_rmap_item *item = ksm_slot_item(*match->slot);
+	int err = ksm_match_prepare(match);
+
+	if (err)
+		return err;
+	if (item)
+		ksm_chunk_untree(worker->engine, item);
+	if (kpage) {
+		item = ksm_slot_to_item(match->kmm, worker->chunk, match->slot);
+		if (!item)
+			return -ENOMEM;
 	}
-	mmap_read_unlock(mm);
-	trace_ksm_merge_with_ksm_page(&kfolio->page, folio_pfn(kfolio), item, mm,
-				      err);
-	return ksm_match_why_busy(err, match->page);
-}
-
-static int ksm_match_join(struct ksm_match *match, struct ksm_stable_node *node,
-			  struct folio *kfolio)
-{
-	int err = ksm_match_try_join(match, node, kfolio);
-
-	if (ksm_match_drain(match->worker, err))
-		err = ksm_match_try_join(match, node, kfolio);
-	return err;
-}
-
-static int ksm_match_try_zero(struct ksm_match *match)
-{
-	struct mm_struct *mm = match->kmm->slot.mm;
-	struct page *zero = ZERO_PAGE(match->addr);
-	struct vm_area_struct *vma;
-	int err = -EFAULT;
-
-	mmap_read_lock(mm);
-	vma = ksm_merge_vma(mm, match->addr);
-	if (vma && pages_identical(match->page, zero)) {
-		err = ksm_merge_split(match->page);
-		if (!err)
-			err = ksm_merge_replace(vma, match->addr, match->page,
-						NULL);
-	}
-	trace_ksm_merge_one_page(page_to_pfn(zero), ksm_slot_item(*match->slot),
-				 mm, err);
-	mmap_read_unlock(mm);
-	return ksm_match_why_busy(err, match->page);
-}
-
-/* Map the zero page instead. Return: 0 if that was done. */
-static int ksm_match_zero(struct ksm_match *match)
-{
-	int err = ksm_match_try_zero(match);
-
-	if (ksm_match_drain(match->worker, err))
-		err = ksm_match_try_zero(match);
-	return err;
+	worker->merges[worker->nr_merges++] = (struct ksm_merge) {
+		.addr = match->addr,
+		.page = match->page,
+		.kpage = kpage,
+		.key = match->key,
+		.history = match->history,
+		.item = kpage ? item : NULL,
+		.node = node,
+		.founder = founder,
+	};
+	match->page = NULL;
+	if (worker->nr_merges == KSM_MERGE_PAGES)
+		ksm_match_merge(worker);
+	return 0;
 }
 
 /* A folio of this content with room, at the place in the tree where it belongs. */
@@ -256,134 +431,110 @@ static struct folio *ksm_match_pick(struct ksm_match *match,
 	return folio;
 }
 
+/* Will the node be full when those that are on their way to it have joined? */
+static bool ksm_match_fills(struct ksm_worker *worker, struct ksm_stable_node *node)
+{
+	unsigned int i, nr = node->entry.nr;
+
+	for (i = 0; i < worker->nr_merges; i++)
+		nr += worker->merges[i].node == node;
+	return nr >= worker->engine->knobs.max_page_sharing;
+}
+
 /*
- * Try to share what is shared already. Return: 0 if that was done; -ENOENT if there
- * is nothing to share, or no room; any other error if it has to wait.
+ * Try to share what is shared already. Return: 0 if that is under way; -ENOENT if
+ * there is nothing to share, or no room; any other error if it has to wait.
  */
 static int ksm_match_stable(struct ksm_match *match)
 {
+	struct ksm_worker *worker = match->worker;
 	struct ksm_stable_node *node;
-	struct ksm_rmap_item *item;
 	struct folio *kfolio;
 	int err;
 
 	kfolio = ksm_match_pick(match, &node);
+	if (kfolio && ksm_match_fills(worker, node)) {
+		folio_put(kfolio);
+		ksm_match_merge(worker);
+		kfolio = ksm_match_pick(match, &node);
+	}
 	if (!kfolio)
 		return -ENOENT;
-	item = ksm_slot_item(*match->slot);
-	if (item)
-		ksm_chunk_untree(match->worker->engine, item);
-	err = ksm_match_join(match, node, kfolio);
-	folio_put(kfolio);
+	err = ksm_match_queue(match, node, &kfolio->page, NULL);
+	if (err)
+		folio_put(kfolio);
 	return err;
 }
 
-/*
- * Is @page, that @item waits with, equal to the candidate, and small? @page's mmap
- * lock is held.
- */
-static int ksm_match_compare(struct ksm_match *match, struct page *page)
+/* Does the page that an item waits with go with the candidate? Its mmap lock is held. */
+static int ksm_match_fits(struct ksm_match *match, struct page *page)
 {
 	struct folio *folio = page_folio(page);
 
 	if (folio_test_ksm(folio) || page == match->page ||
-	    !pages_identical(page, match->page))
-		return -EFAULT;
-	if (ksm_match_nid(match->worker->engine, folio) != match->key.nid)
+	    ksm_match_nid(match->worker->engine, folio) != match->key.nid)
 		return -EFAULT;
 	return ksm_merge_split(page);
 }
 
-/* Make @page, which is small, the KSM page of @node. Its mmap lock is held. */
+/* Make the page, which is small, the KSM page of @node. Its mmap lock is held. */
 static int ksm_match_promote_page(struct ksm_match *match,
 				  struct ksm_rmap_item *item,
 				  struct ksm_stable_node *node,
-				  struct vm_area_struct *vma, struct page *page)
+				  struct ksm_merge *merge)
 {
-	struct folio *folio = page_folio(page);
-	int err = -EFAULT;
+	struct folio *folio = page_folio(merge->page);
 
 	if (!folio_trylock(folio))
 		return -EBUSY;
-	if (folio_test_anon(folio) && !folio_test_ksm(folio))
-		err = ksm_merge_freeze(vma, ksm_item_addr(item), page);
-	if (!err && !pages_identical(page, match->page))
-		err = -EFAULT;
-	if (!err) {
+	if (!folio_test_anon(folio) || folio_test_ksm(folio))
+		merge->err = -EFAULT;
+	ksm_merge_freeze(merge->vma->vm_mm, merge, 1);
+	if (!merge->err && !pages_identical(merge->page, match->page))
+		merge->err = -EFAULT;
+	if (!merge->err) {
 		node->pfn = folio_pfn(folio);
-		ksm_match_attach(match->worker->engine, item, node, vma);
+		ksm_match_attach(match->worker->engine, item, node, merge->vma);
 		ksm_node_bind(folio, node);
 		folio_mark_accessed(folio);
 		/* Reclaim drops clean folios; this one is to be swapped out. */
 		folio_mark_dirty(folio);
 	}
 	folio_unlock(folio);
-	return err;
+	return merge->err;
 }
 
 /*
- * Make the page that @item waits with the KSM page of @node. Return: 0, and the
- * folio in *kfoliop with a reference; an error if @item does not do, or not now.
+ * Make the page that @item waits with the KSM page of @node. Return: 0, and the page
+ * in *kpagep with a reference; -EAGAIN if it seems busy, but may not be; any other
+ * error if @item does not do, or not now.
  */
 static int ksm_match_promote(struct ksm_match *match, struct ksm_rmap_item *item,
-			     struct ksm_stable_node *node,
-			     struct folio **kfoliop)
+			     struct ksm_stable_node *node, struct page **kpagep)
 {
+	struct ksm_merge merge = { .addr = ksm_item_addr(item) };
 	struct mm_struct *mm = item->owner->slot.mm;
-	struct page *page = NULL;
-	struct vm_area_struct *vma;
 	int err = -EFAULT;
 
 	mmap_read_lock(mm);
-	vma = ksm_merge_vma(mm, ksm_item_addr(item));
-	if (vma)
-		page = ksm_merge_lookup(vma, ksm_item_addr(item));
-	if (page)
-		err = ksm_match_compare(match, page);
+	ksm_merge_find(mm, &merge, 1);
+	if (merge.vma)
+		merge.page = ksm_merge_lookup(merge.vma, merge.addr);
+	if (merge.page)
+		err = ksm_match_fits(match, merge.page);
 	if (!err)
-		err = ksm_match_promote_page(match, item, node, vma, page);
-	if (page)
-		err = ksm_match_why_busy(err, page);
+		err = ksm_match_promote_page(match, item, node, &merge);
 	mmap_read_unlock(mm);
 
-	trace_ksm_merge_with_ksm_page(NULL, page ? page_to_pfn(page) : 0, item,
-				      mm, err);
+	trace_ksm_merge_with_ksm_page(NULL, merge.page ? page_to_pfn(merge.page) : 0,
+				      item, mm, err);
+	if (err == -EBUSY && ksm_match_drain(match->worker, merge.page))
+		err = -EAGAIN;
 	if (!err)
-		*kfoliop = page_folio(page);
-	else if (page)
-		put_page(page);
+		*kpagep = merge.page;
+	else if (merge.page)
+		put_page(merge.page);
 	return err;
-}
-
-/* Give the page of a node with a single sharer, @item, back to its process. */
-static void ksm_match_demote(struct ksm_engine *engine,
-			     struct ksm_rmap_item *item)
-{
-	struct mm_struct *mm = item->owner->slot.mm;
-	unsigned long addr = ksm_item_addr(item);
-	struct vm_area_struct *vma;
-
-	mmap_read_lock(mm);
-	vma = ksm_merge_vma(mm, addr);
-	if (vma)
-		ksm_merge_break(vma, addr, addr + PAGE_SIZE, false);
-	mmap_read_unlock(mm);
-	ksm_chunk_untree(engine, item);
-}
-
-/* What is mapped at an address now, with a reference. */
-static struct page *ksm_match_lookup(struct ksm_mm *kmm, unsigned long addr)
-{
-	struct mm_struct *mm = kmm->slot.mm;
-	struct vm_area_struct *vma;
-	struct page *page = NULL;
-
-	mmap_read_lock(mm);
-	vma = ksm_merge_vma(mm, addr);
-	if (vma)
-		page = ksm_merge_lookup(vma, addr);
-	mmap_read_unlock(mm);
-	return page;
 }
 
 /* Before a huge page is split for a hint, is the hint still good? */
@@ -425,17 +576,16 @@ static struct ksm_rmap_item *ksm_match_claim(struct ksm_match *match)
 	return item;
 }
 
-/* Done with a claimed item. If that was not its fault it waits on. */
-static void ksm_match_release(struct ksm_match *match,
-			      struct ksm_rmap_item *item, bool wait_on)
+/* A claimed item, that nothing was done with, goes on waiting. */
+static void ksm_match_unclaim(struct ksm_match *match, struct ksm_rmap_item *item)
 {
 	struct ksm_engine *engine = match->worker->engine;
 	struct ksm_shard *shard = ksm_shard(engine, match->key.hash);
+	struct ksm_key key = item->unstable.key;
 
 	spin_lock(&shard->lock);
 	ksm_item_release(shard, item);
-	if (wait_on && ksm_item_state(item) == KSM_ITEM_IDLE)
-		ksm_unstable_insert(engine, shard, item, &match->key);
+	ksm_unstable_insert(engine, shard, item, &key);
 	spin_unlock(&shard->lock);
 }
 
@@ -454,66 +604,104 @@ static bool ksm_match_publish(struct ksm_match *match,
 }
 
 /*
- * Make a pair with @item, which is claimed. Return: 0 if the page was merged;
- * -ESTALE if @item does not do, so that the page may take its place; any other
- * error if it is this page that has to wait.
+ * Make a pair with @item, which is claimed, and stays so if that is under way. Return:
+ * 0 if it is; -ESTALE if @item does not do, so that the page may take its place; any
+ * other error if it is this page that has to wait.
  */
 static int ksm_match_pair(struct ksm_match *match, struct ksm_rmap_item *item)
 {
+	struct ksm_engine *engine = match->worker->engine;
 	struct ksm_stable_node *node;
-	struct folio *kfolio;
+	struct page *kpage;
 	int err;
 
-	if (folio_test_large(page_folio(match->page)) &&
-	    !ksm_match_verify(match, item))
-		return -ESTALE;
 	/* First ours: if both are of one large folio our reference is in the way. */
-	if (ksm_match_is_busy(match->page) || ksm_merge_split(match->page))
-		return ksm_match_why_busy(-EBUSY, match->page);
+	err = ksm_match_prepare(match);
+	if (err)
+		return err;
 	if (!ksm_match_spare(match->worker))
 		return -ENOMEM;
 	node = ksm_node_alloc(&match->key, 0);
 	if (!node)
 		return -ENOMEM;
 
-	err = ksm_match_promote(match, item, node, &kfolio);
-	if (ksm_match_drain(match->worker, err))
-		err = ksm_match_promote(match, item, node, &kfolio);
+	err = ksm_match_promote(match, item, node, &kpage);
+	if (err == -EAGAIN)
+		err = ksm_match_promote(match, item, node, &kpage);
 	if (err) {
-		ksm_node_free(match->worker->engine, node);
+		ksm_node_free(engine, node);
 		return -ESTALE;
 	}
 	WARN_ON_ONCE(!ksm_match_publish(match, node));
 
-	err = ksm_match_join(match, node, kfolio);
-	folio_put(kfolio);
-	if (err)
-		ksm_match_demote(match->worker->engine, item);
-	return err;
+	err = ksm_match_queue(match, node, kpage, item);
+	if (err) {
+		ksm_match_demote(engine, item, node);
+		put_page(kpage);
+		ksm_match_release(engine, item, match->key.hash);
+		ksm_match_sight(match->worker, match->addr, match->key.hash,
+				&match->history);
+	}
+	return 0;
 }
 
-/* Look for an equal among those that wait, or wait with them. */
+/* Look for an equal among those that wait. Return: false if there is none. */
+static bool ksm_match_claimed(struct ksm_match *match)
+{
+	struct ksm_rmap_item *item = ksm_match_claim(match);
+	int err;
+
+	if (!item)
+		return false;
+	if (!match->page)
+		match->page = ksm_match_lookup(match->kmm, match->addr);
+	if (match->page && folio_test_large(page_folio(match->page)) &&
+	    !ksm_match_verify(match, item))
+		err = -ESTALE;
+	else
+		err = ksm_match_pair(match, item);
+	if (err == -ESTALE)
+		ksm_match_release(match->worker->engine, item, match->key.hash);
+	else if (err)
+		ksm_match_unclaim(match, item);
+	return err != -ESTALE;
+}
+
+/* Make a pair, or wait for an equal. */
 static void ksm_match_unstable(struct ksm_match *match)
 {
 	struct ksm_engine *engine = match->worker->engine;
 	struct ksm_shard *shard = ksm_shard(engine, match->key.hash);
-	struct ksm_rmap_item *item = ksm_match_claim(match);
-	int err;
+	struct ksm_rmap_item *item;
 
-	if (item) {
-		err = ksm_match_pair(match, item);
-		if (ksm_match_drain(match->worker, err))
-			err = ksm_match_pair(match, item);
-		ksm_match_release(match, item, err && err != -ESTALE);
-		if (err != -ESTALE)
-			return;
-	}
+	if (ksm_match_claimed(match))
+		return;
 	item = ksm_slot_to_item(match->kmm, match->worker->chunk, match->slot);
 	if (!item || ksm_item_state(item) != KSM_ITEM_IDLE)
 		return;
 	spin_lock(&shard->lock);
 	ksm_unstable_insert(engine, shard, item, &match->key);
 	spin_unlock(&shard->lock);
+}
+
+/*
+ * An item leaves its node. A merge that is under way may have been founded on it: that
+ * comes first.
+ */
+static void ksm_match_untree(struct ksm_worker *worker, struct ksm_rmap_item *item)
+{
+	if (ksm_item_state(item) == KSM_ITEM_STABLE)
+		ksm_match_merge(worker);
+	ksm_chunk_untree(worker->engine, item);
+}
+
+static void ksm_match_forget(struct ksm_match *match)
+{
+	struct ksm_rmap_item *item = ksm_slot_item(*match->slot);
+
+	if (item)
+		ksm_match_untree(match->worker, item);
+	ksm_chunk_retire_slot(match->kmm, match->worker->chunk, match->addr);
 }
 
 /* What the slot tells of the page's past, brought up to date with this visit. */
@@ -523,10 +711,13 @@ static struct ksm_history ksm_match_recall(struct ksm_match *match)
 	struct ksm_history history = ksm_slot_history(*match->slot);
 	bool same = ksm_slot_matches(*match->slot, match->key.hash);
 
-	if (item && ksm_item_state(item) == KSM_ITEM_STABLE) {
+	if (ksm_slot_is_zeroed(*match->slot) ||
+	    (item && ksm_item_state(item) == KSM_ITEM_STABLE)) {
 		ksm_policy_unmerged(&history);
-		ksm_chunk_untree(match->worker->engine, item);
+		same = false;
 	}
+	if (item && ksm_item_state(item) == KSM_ITEM_STABLE)
+		ksm_match_untree(match->worker, item);
 	ksm_policy_seen(&history, same);
 	return history;
 }
@@ -538,53 +729,35 @@ static bool ksm_match_waits(struct ksm_match *match)
 
 	if (!item || ksm_item_state(item) != KSM_ITEM_UNSTABLE)
 		return false;
-	if (!ksm_key_cmp(&item->unstable.key, &match->key))
+	if (!ksm_key_cmp(&item->unstable.key, &match->key)) {
+		item->unstable.key.frame = match->key.frame;
 		return true;
+	}
 	ksm_chunk_untree(match->worker->engine, item);
 	return false;
-}
-
-/* Remember what was seen, and nothing else. */
-static void ksm_match_sight(struct ksm_match *match,
-			    const struct ksm_history *history)
-{
-	struct ksm_rmap_item *item = ksm_slot_item(*match->slot);
-
-	if (item && ksm_item_state(item) != KSM_ITEM_IDLE)
-		return;
-	ksm_slot_sight(match->kmm, match->worker->chunk, match->slot,
-		       match->key.hash, history);
 }
 
 /* A page of the process's own. */
 static void ksm_match_plain(struct ksm_match *match)
 {
 	struct ksm_engine *engine = match->worker->engine;
-	struct folio *folio = page_folio(match->page);
-	struct ksm_history history;
 	int err = -ENOENT;
 
-	match->key.hash = ksm_match_hash(engine, match->page);
-	match->key.nid = ksm_match_nid(engine, folio);
-	match->key.domain = match->kmm->domain;
-	history = ksm_match_recall(match);
-
-	if (ksm_policy_may_merge(&history)) {
+	match->history = ksm_match_recall(match);
+	if (ksm_policy_may_merge(&match->history)) {
 		if (match->key.hash == engine->zero_hash &&
-		    engine->knobs.use_zero_pages && !ksm_match_zero(match)) {
-			ksm_chunk_retire_slot(match->kmm, match->worker->chunk,
-					      match->addr);
+		    engine->knobs.use_zero_pages &&
+		    !ksm_match_queue(match, NULL, NULL, NULL))
 			return;
-		}
 		err = ksm_match_stable(match);
 		if (!err)
 			return;
 	}
 	if (ksm_match_waits(match))
 		return;
-	ksm_match_sight(match, &history);
+	ksm_match_sight(match->worker, match->addr, match->key.hash, &match->history);
 	/* What has a folio to join, only not now, is not to start another one. */
-	if (err == -ENOENT && ksm_policy_may_park(&history))
+	if (err == -ENOENT && ksm_policy_may_park(&match->history))
 		ksm_match_unstable(match);
 }
 
@@ -604,7 +777,7 @@ static void ksm_match_shared(struct ksm_match *match)
 		return;
 	if (ksm_item_state(item) != KSM_ITEM_STABLE ||
 	    item->stable.node != ksm_node_of(folio))
-		ksm_chunk_untree(engine, item);
+		ksm_match_untree(match->worker, item);
 
 	mmap_read_lock(mm);
 	vma = ksm_merge_vma(mm, match->addr);
@@ -626,29 +799,64 @@ out:
 	mmap_read_unlock(mm);
 }
 
+/*
+ * Read a candidate. The reference on a large folio is given up after that: if one of
+ * its pages has an equal it has to be split, which takes that nobody holds it.
+ */
+static void ksm_match_read(struct ksm_worker *worker, struct ksm_candidate *cand)
+{
+	struct ksm_engine *engine = worker->engine;
+	struct folio *folio;
+
+	if (cand->kind != KSM_CAND_PLAIN && cand->kind != KSM_CAND_KNOWN)
+		return;
+	folio = page_folio(cand->page);
+	cand->key = (struct ksm_key) {
+		.hash = cand->kind == KSM_CAND_PLAIN ?
+			ksm_match_hash(engine, cand->page) :
+			ksm_slot_hash(*ksm_chunk_slot(worker->chunk, cand->addr)),
+		.domain = worker->kmm->domain,
+		.nid = ksm_match_nid(engine, folio),
+		.frame = page_to_pfn(cand->page),
+	};
+	prefetch(ksm_shard(engine, cand->key.hash));	/* for when it is looked up */
+	if (folio_test_large(folio)) {
+		put_page(cand->page);
+		cand->page = NULL;
+	}
+}
+
+/* Of a look-up, the roots; the shard was fetched when the page had been read. */
+static void ksm_match_prefetch(struct ksm_worker *worker, struct ksm_candidate *cand)
+{
+	struct ksm_shard *shard = ksm_shard(worker->engine, cand->key.hash);
+
+	prefetch(READ_ONCE(shard->stable.rb_node));
+	prefetch(READ_ONCE(shard->unstable.rb_node));
+}
+
 static void ksm_match_one(struct ksm_worker *worker, struct ksm_candidate *cand)
 {
-	struct ksm_chunk *chunk = worker->chunk;
 	struct ksm_match match = {
 		.worker = worker,
 		.kmm = worker->kmm,
-		.slot = ksm_chunk_slot(chunk, cand->addr),
+		.slot = ksm_chunk_slot(worker->chunk, cand->addr),
 		.addr = cand->addr,
 		.page = cand->page,
+		.key = cand->key,
 	};
 
 	cand->page = NULL;
-	if (!match.page && cand->kind != KSM_CAND_GONE)
+	if (cand->kind == KSM_CAND_SHARED)
 		match.page = ksm_match_lookup(match.kmm, match.addr);
-	if (!match.page) {
-		ksm_chunk_retire_slot(match.kmm, chunk, match.addr);
-		return;
-	}
-	if (folio_test_ksm(page_folio(match.page)))
-		ksm_match_shared(&match);
-	else
+	if (cand->kind == KSM_CAND_PLAIN || cand->kind == KSM_CAND_KNOWN)
 		ksm_match_plain(&match);
-	put_page(match.page);
+	else if (!match.page)
+		ksm_match_forget(&match);
+	else if (folio_test_ksm(page_folio(match.page)))
+		ksm_match_shared(&match);
+	if (match.page)
+		put_page(match.page);
 }
 
 /**
@@ -667,9 +875,16 @@ void ksm_match_batch(struct ksm_worker *worker)
 
 	lockdep_assert_held(&worker->engine->mutex);
 	for (i = 0; i < worker->nr; i++) {
+		ksm_match_read(worker, &worker->batch[i]);
+		cond_resched();
+	}
+	for (i = 0; i < worker->nr; i++) {
+		if (i + KSM_PREFETCH < worker->nr)
+			ksm_match_prefetch(worker, &worker->batch[i + KSM_PREFETCH]);
 		ksm_match_one(worker, &worker->batch[i]);
 		cond_resched();
 	}
+	ksm_match_merge(worker);
 	if (worker->nr && !chunk->nr)
 		ksm_chunk_retire(worker->kmm, chunk->base, chunk->base + PMD_SIZE);
 	worker->nr = 0;

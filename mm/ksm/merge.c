@@ -1,38 +1,37 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Page table surgery: from a page of one's own to a shared one, and back.
+ * Page table surgery: from pages of one's own to shared ones, and back.
  *
  * Merging must not lose a write, whoever makes it: a CPU through its TLB, a device
- * through a pin, a guest through its secondary MMU. So the mapping is taken away
- * altogether before contents are compared:
+ * through a pin, a guest through its secondary MMU. It is done in three steps, for
+ * a number of pages under one page table at a time:
  *
- *	mmu_notifier start	secondary MMUs drop the page, and cannot get it back
+ * Freeze. Nobody can write to the pages any more, and nobody can begin to:
+ *
+ *	mmu_notifier start	secondary MMUs drop the pages, and cannot get them back
  *	page table lock		nor can a fault
- *	clear and flush PTE	no CPU can write any more; gup-fast, which takes no
+ *	clear all PTEs, flush	no CPU can write any more; gup-fast, which takes no
  *				lock, sees the empty PTE and lets go again
- *	count references	more than mappings + swap cache + our own means that
- *				somebody else may be reading or writing: back out
- *	compare			now, and only now, is it certain what the page holds
- *	no longer exclusive	fails if the page may be pinned: back out
- *	set the new PTE
+ *	count references	more than mappings + swap cache + our own mean that
+ *				somebody else may be reading or writing: not this one
+ *	no longer exclusive	fails if the page may be pinned: not this one
+ *	set a read-only PTE
  *
- * The PTE stays empty, and its lock held, for the time of one comparison. In
- * return there is one flush and one notifier range per merge, a page that turns out
- * different gets its old PTE back as if nothing had happened, and nobody ever sees a
- * state in between.
+ * Compare. It is certain now what the pages hold, and it stays so while their PTEs are
+ * read-only and their folios locked: a write fault cannot take over a page that is
+ * not exclusive without its folio lock, and makes a copy. No lock of the process's
+ * is held.
  *
- * In all functions here mmap_lock is held at least for reading, and pages that are
- * passed in come with exactly one reference of the caller's.
+ * Replace. Where the read-only PTE is still there, the shared page takes its
+ * place: clear all PTEs, flush, set the new ones, all under the page table lock.
+ *
+ * So there are two flushes for as many pages as there are. A page that turns out
+ * different is left with a read-only PTE, which costs its next writer a fault.
+ *
+ * In all functions here mmap_lock is held at least for reading.
  */
 #include "ksm_internal.h"
 #include "ksm.h"
-
-/* A PTE that was taken away, and how to give it back. */
-struct ksm_taken_pte {
-	struct page_vma_mapped_walk pvmw;
-	struct mmu_notifier_range notice;
-	pte_t pte;
-};
 
 /**
  * ksm_merge_vma() - find the VMA of an address, if its pages may be merged
@@ -105,63 +104,82 @@ int ksm_merge_split(struct page *page)
 	return err ? -EBUSY : 0;
 }
 
-/* See the head of this file. On failure everything is as it was. */
-static int ksm_take_pte(struct ksm_taken_pte *taken, struct vm_area_struct *vma,
-			unsigned long addr, struct folio *folio)
+/**
+ * ksm_merge_find() - find the VMAs of pages that are to be merged
+ * @mm: the mm; its mmap_lock is held
+ * @merges: the pages, in the order of their addresses
+ * @nr: their number
+ *
+ * Sets @vma of each, or -EFAULT where there is none that may be merged.
+ */
+void ksm_merge_find(struct mm_struct *mm, struct ksm_merge *merges,
+		    unsigned int nr)
 {
-	int err = -EFAULT;
-	pte_t pte;
+	struct vm_area_struct *vma = NULL;
+	unsigned int i;
 
-	VM_WARN_ON_FOLIO(!folio_test_locked(folio), folio);
-	taken->pvmw = (struct page_vma_mapped_walk) {
-		.pfn = folio_pfn(folio),
-		.nr_pages = 1,
-		.pgoff = folio_pgoff(folio),
-		.vma = vma,
-		.address = addr,
-		.pgoff_is_anon = true,
-	};
-	mmu_notifier_range_init(&taken->notice, MMU_NOTIFY_CLEAR, 0, vma->vm_mm,
-				addr, addr + PAGE_SIZE);
-	mmu_notifier_invalidate_range_start(&taken->notice);
+	for (i = 0; i < nr; i++) {
+		struct ksm_merge *merge = &merges[i];
 
-	if (!page_vma_mapped_walk(&taken->pvmw))
-		goto out;
-	pte = taken->pvmw.pte ? ptep_get(taken->pvmw.pte) : __pte(0);
-	if (!pte_present(pte) || (userfaultfd_rwp(vma) && pte_uffd(pte)))
-		goto out_unlock;
-
-	flush_cache_page(vma, addr, folio_pfn(folio));
-	taken->pte = ptep_clear_flush(vma, addr, taken->pvmw.pte);
-	if (folio_ref_count(folio) == folio_mapcount(folio) + 1 +
-				      folio_test_swapcache(folio))
-		return 0;
-	set_pte_at(vma->vm_mm, addr, taken->pvmw.pte, taken->pte);
-	err = -EBUSY;
-out_unlock:
-	page_vma_mapped_walk_done(&taken->pvmw);
-out:
-	mmu_notifier_invalidate_range_end(&taken->notice);
-	return err;
+		if (!vma || merge->addr >= vma->vm_end)
+			vma = ksm_merge_vma(mm, merge->addr);
+		merge->vma = vma;
+		if (!vma && !merge->err)
+			merge->err = -EFAULT;
+	}
 }
 
-static void ksm_give_pte(struct ksm_taken_pte *taken, pte_t pte)
+static unsigned long ksm_merge_index(struct ksm_merge *merges, unsigned int i)
 {
-	set_pte_at(taken->pvmw.vma->vm_mm, taken->pvmw.address,
-		   taken->pvmw.pte, pte);
-	page_vma_mapped_walk_done(&taken->pvmw);
-	mmu_notifier_invalidate_range_end(&taken->notice);
+	return (merges[i].addr - merges[0].addr) >> PAGE_SHIFT;
 }
 
-/* The page is to be mapped by others too: end its being exclusive, keep its dirt. */
-static int ksm_share_taken(struct ksm_taken_pte *taken, struct folio *folio)
+/* Take away the PTEs of all that are in order, and see to it that none is in use. */
+static void ksm_take_ptes(struct ksm_merge *merges, unsigned int nr,
+			  pte_t *start_pte, bool frozen)
 {
-	if (PageAnonExclusive(&folio->page) &&
-	    folio_try_share_anon_rmap_pte(folio, &folio->page))
+	struct vm_area_struct *vma = merges[0].vma;
+	unsigned int i;
+
+	for (i = 0; i < nr; i++) {
+		struct ksm_merge *merge = &merges[i];
+		pte_t *pte = start_pte + ksm_merge_index(merges, i);
+		pte_t entry = ptep_get(pte);
+
+		if (merge->err)
+			continue;
+		if (!pte_present(entry) || (frozen && pte_write(entry)) ||
+		    vm_normal_page(vma, merge->addr, entry) != merge->page ||
+		    (userfaultfd_rwp(vma) && pte_uffd(entry))) {
+			merge->err = -EFAULT;
+			continue;
+		}
+		flush_cache_page(vma, merge->addr, page_to_pfn(merge->page));
+		merge->pte = ptep_get_and_clear(vma->vm_mm, merge->addr, pte);
+		merge->taken = true;
+	}
+	flush_tlb_range(vma, merges[0].addr, merges[nr - 1].addr + PAGE_SIZE);
+}
+
+/* Now that it is not mapped here: is it ours alone, and can be made not exclusive? */
+static int ksm_share_taken(struct ksm_merge *merge)
+{
+	struct folio *folio = page_folio(merge->page);
+
+	if (folio_ref_count(folio) != folio_expected_ref_count(folio) + 1)
 		return -EBUSY;
-	if (pte_dirty(taken->pte))
+	if (PageAnonExclusive(merge->page) &&
+	    folio_try_share_anon_rmap_pte(folio, merge->page))
+		return -EBUSY;
+	if (pte_dirty(merge->pte))
 		folio_mark_dirty(folio);
 	return 0;
+}
+
+static pte_t ksm_freeze_taken(struct ksm_merge *merge)
+{
+	merge->err = ksm_share_taken(merge);
+	return merge->err ? merge->pte : pte_wrprotect(pte_mkclean(merge->pte));
 }
 
 /* What programs can ask of a PTE stays with the address, whatever is mapped there. */
@@ -172,36 +190,6 @@ static pte_t ksm_inherit_pte(pte_t pte, pte_t old)
 	if (pgtable_supports_soft_dirty() && pte_soft_dirty(old))
 		pte = pte_mksoft_dirty(pte);
 	return pte;
-}
-
-/**
- * ksm_merge_freeze() - end all writing to a page, so that it can become a KSM page
- * @vma: a VMA that maps it
- * @addr: where
- * @page: the page, of a small anonymous folio that is locked
- *
- * The content cannot change from here on as long as the caller keeps the folio lock
- * and the reference: a write makes a copy.
- *
- * Context: may sleep.
- * Return: 0; -EFAULT if the page is not mapped there; -EBUSY if it is in use.
- */
-int ksm_merge_freeze(struct vm_area_struct *vma, unsigned long addr,
-		     struct page *page)
-{
-	struct folio *folio = page_folio(page);
-	struct ksm_taken_pte taken;
-	int err;
-
-	err = ksm_take_pte(&taken, vma, addr, folio);
-	if (err)
-		return err;
-	err = ksm_share_taken(&taken, folio);
-	if (err)
-		ksm_give_pte(&taken, taken.pte);
-	else
-		ksm_give_pte(&taken, pte_wrprotect(pte_mkclean(taken.pte)));
-	return err;
 }
 
 /* The new PTE, with all the accounting that mapping it takes. */
@@ -226,60 +214,112 @@ static pte_t ksm_map_shared(struct vm_area_struct *vma, unsigned long addr,
 	return mk_pte(kpage, vma->vm_page_prot);
 }
 
-static int ksm_replace_locked(struct vm_area_struct *vma, unsigned long addr,
-			      struct page *page, struct page *kpage)
+static pte_t ksm_replace_taken(struct ksm_merge *merge)
 {
-	struct folio *folio = page_folio(page);
-	struct ksm_taken_pte taken;
-	int err;
+	pte_t pte = ksm_map_shared(merge->vma, merge->addr, merge->kpage);
 
-	err = ksm_take_pte(&taken, vma, addr, folio);
-	if (err)
-		return err;
-	if (!pages_identical(page, kpage ?: ZERO_PAGE(addr)))
-		err = -EFAULT;
-	else
-		err = ksm_share_taken(&taken, folio);
-	if (err) {
-		ksm_give_pte(&taken, taken.pte);
-		return err;
+	folio_remove_rmap_pte(page_folio(merge->page), merge->page, merge->vma);
+	return ksm_inherit_pte(pte, merge->pte);
+}
+
+/* The pages are of one VMA and under one page table. */
+static void ksm_merge_run(struct ksm_merge *merges, unsigned int nr, bool frozen)
+{
+	struct vm_area_struct *vma = merges[0].vma;
+	struct mmu_notifier_range notice;
+	pmd_t *pmd = mm_find_pmd(vma->vm_mm, merges[0].addr);
+	pte_t *start_pte = NULL;
+	spinlock_t *ptl;		/* of the page table */
+	unsigned int i;
+
+	mmu_notifier_range_init(&notice, MMU_NOTIFY_CLEAR, 0, vma->vm_mm,
+				merges[0].addr, merges[nr - 1].addr + PAGE_SIZE);
+	mmu_notifier_invalidate_range_start(&notice);
+	if (pmd)
+		start_pte = pte_offset_map_lock(vma->vm_mm, pmd, merges[0].addr, &ptl);
+	if (start_pte)
+		ksm_take_ptes(merges, nr, start_pte, frozen);
+
+	for (i = 0; i < nr; i++) {
+		struct ksm_merge *merge = &merges[i];
+		pte_t pte;
+
+		if (merge->taken) {
+			pte = frozen ? ksm_replace_taken(merge) : ksm_freeze_taken(merge);
+			set_pte_at(vma->vm_mm, merge->addr,
+				   start_pte + ksm_merge_index(merges, i), pte);
+		} else if (!merge->err) {
+			merge->err = -EFAULT;
+		}
+		merge->taken = false;
 	}
-	folio_remove_rmap_pte(folio, page, vma);
-	ksm_give_pte(&taken, ksm_inherit_pte(ksm_map_shared(vma, addr, kpage),
-					     taken.pte));
-	if (!folio_mapped(folio))
-		folio_free_swap(folio);
-	folio_put(folio);	/* that was the mapping's */
-	return 0;
+	if (start_pte)
+		pte_unmap_unlock(start_pte, ptl);
+	mmu_notifier_invalidate_range_end(&notice);
+}
+
+/* Do it VMA by VMA. */
+static void ksm_merge_runs(struct mm_struct *mm, struct ksm_merge *merges,
+			   unsigned int nr, bool frozen)
+{
+	unsigned int i, start;
+
+	mmap_assert_locked(mm);
+	for (start = 0; start < nr; start = i) {
+		i = start + 1;
+		while (i < nr && merges[i].vma == merges[start].vma)
+			i++;
+		if (merges[start].vma)
+			ksm_merge_run(&merges[start], i - start, frozen);
+	}
 }
 
 /**
- * ksm_merge_replace() - map a shared page in place of an equal one
- * @vma: the VMA, offered for merging
- * @addr: the address
- * @page: the page that is mapped there, of a small anonymous folio
- * @kpage: the KSM page to map instead; NULL for the zero page
+ * ksm_merge_freeze() - end all writing to pages, so that they can be compared
+ * @mm: the mm; its mmap_lock is held
+ * @merges: the pages, from ksm_merge_find(), all under one page table
+ * @nr: their number
  *
- * Contents are compared where it counts; the caller's own comparison, if any, only
- * saves the trouble.
+ * The contents cannot change from here on as long as the caller keeps the folio locks
+ * and the references: a write makes a copy.
  *
- * Context: may sleep. The lock of @page's folio is tried.
- * Return: 0; -EFAULT if the page is not mapped there or not equal; -EBUSY if it is
- * in use, or locked.
+ * Sets @err of those that failed: -EFAULT if the page is not mapped there; -EBUSY if
+ * it is in use.
+ *
+ * Context: may sleep.
  */
-int ksm_merge_replace(struct vm_area_struct *vma, unsigned long addr,
-		      struct page *page, struct page *kpage)
+void ksm_merge_freeze(struct mm_struct *mm, struct ksm_merge *merges,
+		      unsigned int nr)
 {
-	struct folio *folio = page_folio(page);
-	int err = -EFAULT;
+	ksm_merge_runs(mm, merges, nr, false);
+}
 
-	if (!folio_trylock(folio))
-		return -EBUSY;
-	if (folio_test_anon(folio) && !folio_test_large(folio) &&
-	    !folio_test_ksm(folio))
-		err = ksm_replace_locked(vma, addr, page, kpage);
-	folio_unlock(folio);
-	return err;
+/**
+ * ksm_merge_replace() - map shared pages in place of equal ones
+ * @mm: the mm; its mmap_lock is held
+ * @merges: the pages, from ksm_merge_find(), frozen since, and compared
+ * @nr: their number
+ *
+ * Sets @err of those that failed: -EFAULT if the page is not mapped there as it was
+ * frozen. The references of those that did not are still the caller's.
+ *
+ * Context: may sleep.
+ */
+void ksm_merge_replace(struct mm_struct *mm, struct ksm_merge *merges,
+		       unsigned int nr)
+{
+	unsigned int i;
+
+	ksm_merge_runs(mm, merges, nr, true);
+	for (i = 0; i < nr; i++) {
+		struct folio *folio = page_folio(merges[i].page);
+
+		if (merges[i].err)
+			continue;
+		if (!folio_mapped(folio))
+			folio_free_swap(folio);
+		folio_put(folio);	/* that was the mapping's */
+	}
 }
 
 /* Does a PTE map a page of ours, or will it after a migration? */

@@ -118,14 +118,14 @@ bool ksm_policy_may_park(const struct ksm_history *history)
  * ksm_policy_shard_bits() - into how many shards to cut the trees
  * @nr_pages: memory that there is to scan
  *
- * A shard for about a thousand pages keeps a tree ten levels high, at a price of
- * some bytes per megabyte.
+ * Each level of a tree is a cache miss. A shard for 32 pages keeps trees lower than
+ * that, at a price of less than a byte per page.
  *
- * Return: log2 of the number of shards, between 4 and 16.
+ * Return: log2 of the number of shards, between 4 and 20.
  */
 unsigned int ksm_policy_shard_bits(unsigned long nr_pages)
 {
-	return clamp(ilog2(nr_pages / 1024 + 1), 4, 16);
+	return clamp(ilog2(nr_pages / 32 + 1), 4, 20);
 }
 
 /* A third of the way from @from to @to. */

@@ -4,18 +4,40 @@
  *
  * The unit of work is what lies under one page table: it is found by one walk and
  * collected under one hold of its lock. What is known already is dealt with right
- * there, with nothing taken and no page read: shared pages that are still shared,
- * and pages that smart scan passes over. The rest become candidates, and are hashed
- * and looked up when all locks have been dropped.
+ * there, with nothing taken and no page read. The rest become candidates, and are
+ * hashed and looked up when all locks have been dropped.
  *
+ * Why unchanged pages need not be read
+ * ------------------------------------
+ * When a page is found for the first time, the dirty bit of its PTE is cleared, and
+ * *then* the page is hashed. As long as the PTE stays clean after that, nobody has
+ * written through it, and the hash still holds. So the record of what was read is in
+ * the PTE, where the hardware keeps it up to date. If the bit is set again at the next
+ * visit, it is left alone until the page was read twice with the same result: those who
+ * write to a page all the time meet a clean PTE of ours but once.
+ *
+ * The dirty bit moves to the folio, or reclaim would take the page for a copy of what
+ * is in swap. The TLB is flushed before the page table lock is dropped: a CPU that
+ * still had the dirty translation would write without setting the bit, and reclaim,
+ * which trusts a clean PTE to have no writers left, would lose that write.
+ *
+ * Some writes do not show in the PTE. A guest writes through its own page tables, so
+ * that where there are secondary MMUs a block of pages is trusted only if their young
+ * bits say that nobody was there. A device, or the kernel on behalf of another
+ * process, writes through a reference to the page: pages with references that nobody
+ * accounts for are read. Other pages may have been moved to the address, or have
+ * come back from swap: the frame number tells. What is left is found
+ * when the page is read regardless, each KSM_REREAD_PASSES. A mistake means that a
+ * merge comes late, not that it is wrong: contents are compared before anything is
+ * shared.
+ *
+ * What a walk costs
+ * -----------------
  * The walk stops at the first page table that yields anything. Where nothing is
  * mapped there is no page table, and nothing to pay for; where there is much that
- * yields nothing, the walk pauses after KSM_BATCH_TABLES so that nobody has to wait
- * long for the mmap lock. A VMA counts as one more.
- *
- * A candidate page of a small folio holds a reference. One of a large folio does
- * not, since its folio may have to be split, which no reference must prevent: it is
- * looked up again in its turn. So is a KSM page.
+ * yields nothing, the walk pauses after KSM_BATCH_TABLES, or as soon as somebody
+ * waits for the mmap lock. A VMA counts as one more. All of it is charged to the
+ * budget, in parts of a page that is read.
  *
  * Whatever slots the walk has come past without finding a page for them are
  * forgotten.
@@ -23,24 +45,61 @@
 #include "ksm_internal.h"
 #include "ksm.h"
 
+/* Page tables looked through under one hold of the mmap lock, if they yield nothing. */
+#define KSM_BATCH_TABLES	32
+
+/*
+ * Passes after which even a page that seems unchanged is read: fewer where writes by
+ * guests and devices do not show.
+ */
+#define KSM_REREAD_PASSES	256
+#define KSM_REREAD_PASSES_BLIND	16
+
+/*
+ * What things cost, measured in pages that are read and hashed. One that need
+ * not be read takes a sixtieth of the time.
+ */
+#define KSM_COST_GLANCE		1
+#define KSM_COST_TABLE		32
+#define KSM_COST_KNOWN		32
+#define KSM_COST_READ		64
+
 /**
  * struct ksm_scan - one call of ksm_scan_collect()
  * @worker: takes the candidates
+ * @chunk: what is known of the pages under this page table, or NULL
  * @seen: everything below this address has been dealt with
  * @gap: start of a range that ends at @seen and has slots, but no pages
- * @budget: pages that may still be looked at
+ * @credit: what may still be spent, in units of KSM_COST_*
  * @tables: page tables walked so far
  * @skipped: pages passed over
  * @scanned: pages looked at
+ * @smart: smart scan is on
+ * @wary: no page under this page table is taken to be unchanged
+ * @pinned: pages of this mm have been pinned at some time
+ * @shadowed: secondary MMUs map pages of this mm
+ * @touched: one of them may have been used to write to this block of pages
+ * @block_end: end of that block
+ * @flush_start: first page whose dirty bit was cleared
+ * @flush_end: end of the last one; 0 if there is none
  */
 struct ksm_scan {
 	struct ksm_worker *worker;
+	struct ksm_chunk *chunk;
 	unsigned long seen;
 	unsigned long gap;
-	unsigned int budget;
+	u64 credit;
 	unsigned int tables;
 	unsigned int skipped;
 	unsigned int scanned;
+	bool smart;
+	bool wary;
+	bool pinned;
+	bool shadowed;
+	bool touched;
+	unsigned long block_end;
+	unsigned long flush_start;
+	unsigned long flush_end;
 };
 
 static void ksm_scan_add(struct ksm_scan *scan, unsigned long addr,
@@ -57,9 +116,97 @@ static void ksm_scan_add(struct ksm_scan *scan, unsigned long addr,
 	};
 }
 
-static bool ksm_scan_is_full(struct ksm_scan *scan)
+static void ksm_scan_charge(struct ksm_scan *scan, unsigned int cost)
 {
-	return !scan->budget || scan->worker->nr >= KSM_BATCH_PAGES;
+	scan->credit -= min_t(u64, scan->credit, cost);
+}
+
+/*
+ * Young bits of secondary MMUs are cleared for a block of pages at a time, which
+ * then has to be dealt with to its end: they cannot be asked again.
+ */
+static bool ksm_scan_is_full(struct ksm_scan *scan, unsigned long addr)
+{
+	return addr >= scan->block_end &&
+	       (!scan->credit || scan->worker->nr >= KSM_BATCH_PAGES);
+}
+
+static void ksm_scan_enter_block(struct ksm_scan *scan, struct mm_struct *mm,
+				 unsigned long addr, unsigned long end)
+{
+	const unsigned long block = KSM_BLOCK_PAGES * PAGE_SIZE;
+
+	if (!scan->shadowed || addr < scan->block_end)
+		return;
+	scan->block_end = min(end, round_down(addr, block) + block);
+	scan->touched = mmu_notifier_clear_young(mm, addr, scan->block_end);
+}
+
+static u64 *ksm_scan_slot(struct ksm_scan *scan, unsigned long addr)
+{
+	return scan->chunk ? ksm_chunk_slot(scan->chunk, addr) : NULL;
+}
+
+/* Has anybody got hold of the folio who is not known to only map it? */
+static bool ksm_scan_is_held(struct folio *folio)
+{
+	return folio_ref_count(folio) > folio_expected_ref_count(folio);
+}
+
+/* Is the page known well enough to be passed over this time? */
+static bool ksm_scan_skip(u64 *slot)
+{
+	struct ksm_history history = ksm_slot_history(*slot);
+	bool skip = ksm_policy_skip(&history);
+
+	ksm_slot_set_history(slot, &history);
+	return skip;
+}
+
+enum ksm_glance {
+	KSM_GLANCE_DONE,	/* nothing more to be done about this page */
+	KSM_GLANCE_KNOWN,	/* it need not be read, but may be merged now */
+	KSM_GLANCE_LOOK,	/* it has to be looked at, and perhaps read */
+};
+
+/*
+ * What can be said of a page from its slot and its PTE alone, without so much as a look
+ * at its struct page? That is enough if smart scan passes it over, or if it was
+ * not written since it was last read.
+ */
+static enum ksm_glance ksm_scan_glance(struct ksm_scan *scan, u64 *slot,
+				       unsigned long pfn, bool dirty)
+{
+	struct ksm_rmap_item *item = ksm_slot_item(*slot);
+
+	if (item ? ksm_item_state(item) != KSM_ITEM_UNSTABLE : ksm_slot_is_zeroed(*slot))
+		return KSM_GLANCE_LOOK;
+	if (item && scan->touched)
+		ksm_item_distrust(item, pfn);
+	if (scan->smart && !scan->wary && ksm_scan_skip(slot)) {
+		scan->skipped++;
+		ksm_scan_charge(scan, KSM_COST_GLANCE);
+		return KSM_GLANCE_DONE;
+	}
+	if (dirty || scan->wary || scan->touched ||
+	    (item && !ksm_item_trusts(item, pfn)) ||
+	    (scan->pinned && ksm_scan_is_held(pfn_folio(pfn))))
+		return KSM_GLANCE_LOOK;
+	if (!item)
+		return KSM_GLANCE_KNOWN;
+	scan->scanned++;
+	ksm_scan_charge(scan, KSM_COST_GLANCE);
+	return KSM_GLANCE_DONE;
+}
+
+static void ksm_scan_still_merged(u64 *slot)
+{
+	struct ksm_history history = ksm_slot_history(*slot);
+
+	if (!history.cows)
+		return;
+	ksm_policy_still_merged(&history);
+	ksm_slot_set_history(slot, &history);
 }
 
 /* A KSM page that is known, and where it belongs, needs no closer look. */
@@ -68,7 +215,6 @@ static bool ksm_scan_is_settled(struct ksm_engine *engine, u64 *slot,
 {
 	struct ksm_rmap_item *item = slot ? ksm_slot_item(*slot) : NULL;
 	struct ksm_stable_node *node = ksm_node_of(folio);
-	struct ksm_history history;
 
 	if (!item || ksm_item_state(item) != KSM_ITEM_STABLE ||
 	    item->stable.node != node)
@@ -76,52 +222,34 @@ static bool ksm_scan_is_settled(struct ksm_engine *engine, u64 *slot,
 	if (!engine->knobs.merge_across_nodes &&
 	    node->entry.key.nid != folio_nid(folio))
 		return false;
-	history = ksm_slot_history(*slot);
-	ksm_policy_still_merged(&history);
-	ksm_slot_set_history(slot, &history);
+	ksm_scan_still_merged(slot);
 	return true;
-}
-
-/* Is the page known well enough to be passed over this time? */
-static bool ksm_scan_skip(struct ksm_engine *engine, u64 *slot)
-{
-	struct ksm_rmap_item *item;
-	struct ksm_history history;
-	bool skip;
-
-	if (!slot || !*slot || !engine->knobs.smart_scan)
-		return false;
-	item = ksm_slot_item(*slot);
-	if (item && ksm_item_state(item) != KSM_ITEM_UNSTABLE)
-		return false;
-	history = ksm_slot_history(*slot);
-	skip = ksm_policy_skip(&history);
-	ksm_slot_set_history(slot, &history);
-	return skip;
 }
 
 /* One mapped anonymous page, its page table locked. */
 static void ksm_scan_page(struct ksm_scan *scan, struct vm_area_struct *vma,
-			  u64 *slot, unsigned long addr, struct page *page)
+			  u64 *slot, unsigned long addr, struct page *page,
+			  enum ksm_glance glance)
 {
-	struct ksm_engine *engine = scan->worker->engine;
 	struct folio *folio = page_folio(page);
 
-	if (folio_test_ksm(folio)) {
-		if (!ksm_scan_is_settled(engine, slot, folio))
-			ksm_scan_add(scan, addr, NULL, KSM_CAND_SHARED);
-	} else {
-		if (ksm_scan_skip(engine, slot)) {
-			scan->skipped++;
-			return;
-		}
-		ksm_scan_add(scan, addr, folio_test_large(folio) ? NULL : page,
-			     KSM_CAND_PLAIN);
+	scan->scanned++;
+	if (scan->touched)
+		folio_set_referenced(folio);	/* the young bit that was cleared */
+	if (!folio_test_ksm(folio) && glance == KSM_GLANCE_KNOWN) {
+		ksm_scan_add(scan, addr, page, KSM_CAND_KNOWN);
+		ksm_scan_charge(scan, KSM_COST_KNOWN);
+	} else if (!folio_test_ksm(folio)) {
+		ksm_scan_add(scan, addr, page, KSM_CAND_PLAIN);
+		ksm_scan_charge(scan, KSM_COST_READ);
 		flush_anon_page(vma, page, addr);
 		flush_dcache_page(page);
+	} else if (!ksm_scan_is_settled(scan->worker->engine, slot, folio)) {
+		ksm_scan_add(scan, addr, NULL, KSM_CAND_SHARED);
+		ksm_scan_charge(scan, KSM_COST_READ);
+	} else {
+		ksm_scan_charge(scan, KSM_COST_GLANCE);
 	}
-	scan->scanned++;
-	scan->budget--;
 }
 
 static bool ksm_scan_is_candidate(struct page *page)
@@ -142,35 +270,167 @@ static bool ksm_scan_is_moving(pte_t pte)
 	       softleaf_is_migration(softleaf_from_pte(pte));
 }
 
-static u64 *ksm_scan_slot(struct ksm_chunk *chunk, unsigned long addr)
+/* Is the page merged with the zero page, as is known? */
+static bool ksm_scan_is_zeroed(u64 *slot, pte_t pte)
 {
-	return chunk ? ksm_chunk_slot(chunk, addr) : NULL;
+	if (!ksm_slot_is_zeroed(*slot) || !pte_present(pte) || !is_ksm_zero_pte(pte))
+		return false;
+	ksm_scan_still_merged(slot);
+	return true;
+}
+
+/*
+ * May the dirty bit be cleared before the page is read? Not where it means more than
+ * that. And it is of no use while somebody may write to the page by other ways, or
+ * if the page was found changed the last time, which it will be again.
+ */
+static bool ksm_scan_may_clean(struct vm_area_struct *vma, u64 *slot,
+			       struct folio *folio)
+{
+	if ((vma->vm_flags & VM_SHADOW_STACK) || ksm_scan_is_held(folio))
+		return false;
+	return !slot || !*slot || ksm_slot_history(*slot).calm;
+}
+
+static void ksm_scan_clean_pte(struct ksm_scan *scan, struct vm_area_struct *vma,
+			       unsigned long addr, pte_t *pte, struct folio *folio)
+{
+	clear_young_dirty_ptes(vma, addr, pte, 1, CYDP_CLEAR_DIRTY);
+	folio_mark_dirty(folio);
+	if (!scan->flush_end)
+		scan->flush_start = addr;
+	scan->flush_end = addr + PAGE_SIZE;
+}
+
+static void ksm_scan_pte(struct ksm_scan *scan, struct vm_area_struct *vma,
+			 pte_t *pte, unsigned long addr)
+{
+	u64 *slot = ksm_scan_slot(scan, addr);
+	enum ksm_glance glance = KSM_GLANCE_LOOK;
+	pte_t entry = ptep_get(pte);
+	struct page *page = NULL;
+
+	if (pte_present(entry)) {
+		if (slot && *slot)
+			glance = ksm_scan_glance(scan, slot, pte_pfn(entry),
+						 pte_dirty(entry));
+		if (glance == KSM_GLANCE_DONE)
+			return;
+		page = vm_normal_page(vma, addr, entry);
+	}
+	if (ksm_scan_is_candidate(page)) {
+		if (pte_dirty(entry) &&
+		    ksm_scan_may_clean(vma, slot, page_folio(page)))
+			ksm_scan_clean_pte(scan, vma, addr, pte, page_folio(page));
+		ksm_scan_page(scan, vma, slot, addr, page, glance);
+	} else if (slot && *slot && !ksm_scan_is_zeroed(slot, entry) &&
+		   !ksm_scan_is_moving(entry)) {
+		ksm_scan_add(scan, addr, NULL, KSM_CAND_GONE);
+	}
+}
+
+/*
+ * Items, and the struct pages of KSM pages, are all over the place. Nearly all the time
+ * of a walk that has nothing to do would be spent waiting for them, one by one.
+ */
+static void ksm_scan_prefetch(struct ksm_scan *scan, pte_t *pte, unsigned long addr,
+			      unsigned long end)
+{
+	const unsigned long near = addr + 8 * PAGE_SIZE, far = near + 8 * PAGE_SIZE;
+	struct ksm_rmap_item *item;
+	pte_t entry;
+
+	if (!scan->chunk || far >= end)
+		return;
+	prefetch(ksm_slot_item(*ksm_chunk_slot(scan->chunk, far)));
+	item = ksm_slot_item(*ksm_chunk_slot(scan->chunk, near));
+	if (!item || ksm_item_state(item) != KSM_ITEM_STABLE)
+		return;
+	entry = ptep_get(pte + 8);
+	if (pte_present(entry))
+		prefetch(pfn_to_page(pte_pfn(entry)));
 }
 
 static void ksm_scan_table(struct ksm_scan *scan, struct vm_area_struct *vma,
 			   pmd_t *pmd, unsigned long addr, unsigned long end)
 {
-	struct ksm_chunk *chunk = ksm_chunk_find(scan->worker->kmm, addr);
 	pte_t *start_pte, *pte;
 	spinlock_t *ptl;		/* of the page table */
 
 	start_pte = pte_offset_map_lock(vma->vm_mm, pmd, addr, &ptl);
 	if (!start_pte)
 		return;
-	for (pte = start_pte; addr != end && !ksm_scan_is_full(scan);
+	scan->flush_end = 0;
+	for (pte = start_pte; addr != end && !ksm_scan_is_full(scan, addr);
 	     pte++, addr += PAGE_SIZE) {
-		u64 *slot = ksm_scan_slot(chunk, addr);
-		pte_t entry = ptep_get(pte);
-		struct page *page = NULL;
-
-		if (pte_present(entry))
-			page = vm_normal_page(vma, addr, entry);
-		if (ksm_scan_is_candidate(page))
-			ksm_scan_page(scan, vma, slot, addr, page);
-		else if (slot && *slot && !ksm_scan_is_moving(entry))
-			ksm_scan_add(scan, addr, NULL, KSM_CAND_GONE);
+		ksm_scan_enter_block(scan, vma->vm_mm, addr, end);
+		ksm_scan_prefetch(scan, pte, addr, end);
+		ksm_scan_pte(scan, vma, pte, addr);
 	}
+	if (scan->flush_end)
+		flush_tlb_range(vma, scan->flush_start, scan->flush_end);
 	pte_unmap_unlock(start_pte, ptl);
+	scan->seen = addr;
+}
+
+#ifdef CONFIG_TRANSPARENT_HUGEPAGE
+/* See ksm_scan_may_clean(): one page that keeps still is enough to make it worth while. */
+static bool ksm_scan_may_clean_huge(struct ksm_scan *scan, struct vm_area_struct *vma,
+				    struct folio *folio)
+{
+	struct ksm_chunk *chunk = scan->chunk;
+	unsigned int i;
+
+	if ((vma->vm_flags & VM_SHADOW_STACK) || ksm_scan_is_held(folio))
+		return false;
+	for (i = 0; chunk && chunk->nr && i < PTRS_PER_PTE; i++)
+		if (ksm_slot_history(chunk->slots[i]).calm)
+			return true;
+	return !chunk || !chunk->nr;
+}
+
+/*
+ * A huge page has one dirty bit for all its pages. It is cleared when the first of
+ * them is come to, and chunk->written keeps what it was: the others may have to wait
+ * until the next batch, and are to be read whatever it says by then.
+ */
+static void ksm_scan_start_huge(struct ksm_scan *scan, struct vm_area_struct *vma,
+				pmd_t *pmd, unsigned long addr, struct folio *folio)
+{
+	pmd_t entry = pmdp_get(pmd);
+
+	if (scan->chunk)
+		scan->chunk->written = pmd_dirty(entry);
+	if (!pmd_dirty(entry) || !ksm_scan_may_clean_huge(scan, vma, folio))
+		return;
+	/* This flushes while the entry is invalid. */
+	entry = pmdp_invalidate(vma, addr, pmd);
+	set_pmd_at(vma->vm_mm, addr, pmd, pmd_mkclean(entry));
+	update_mmu_cache_pmd(vma, addr, pmd);
+	folio_mark_dirty(folio);
+}
+
+static void ksm_scan_huge_pages(struct ksm_scan *scan, struct vm_area_struct *vma,
+				pmd_t *pmd, unsigned long addr, unsigned long end,
+				struct page *page)
+{
+	bool dirty;
+
+	if (!(addr & ~PMD_MASK))
+		ksm_scan_start_huge(scan, vma, pmd, addr, page_folio(page));
+	dirty = !scan->chunk || scan->chunk->written || pmd_dirty(pmdp_get(pmd));
+	page += (addr & ~PMD_MASK) >> PAGE_SHIFT;
+	for (; addr != end && !ksm_scan_is_full(scan, addr);
+	     addr += PAGE_SIZE, page++) {
+		u64 *slot = ksm_scan_slot(scan, addr);
+		enum ksm_glance glance = KSM_GLANCE_LOOK;
+
+		ksm_scan_enter_block(scan, vma->vm_mm, addr, end);
+		if (slot && *slot)
+			glance = ksm_scan_glance(scan, slot, page_to_pfn(page), dirty);
+		if (glance != KSM_GLANCE_DONE)
+			ksm_scan_page(scan, vma, slot, addr, page, glance);
+	}
 	scan->seen = addr;
 }
 
@@ -178,7 +438,6 @@ static void ksm_scan_table(struct ksm_scan *scan, struct vm_area_struct *vma,
 static bool ksm_scan_huge(struct ksm_scan *scan, struct vm_area_struct *vma,
 			  pmd_t *pmd, unsigned long addr, unsigned long end)
 {
-	struct ksm_chunk *chunk = ksm_chunk_find(scan->worker->kmm, addr);
 	spinlock_t *ptl = pmd_lock(vma->vm_mm, pmd);
 	pmd_t entry = pmdp_get(pmd);
 	struct page *page;
@@ -188,14 +447,32 @@ static bool ksm_scan_huge(struct ksm_scan *scan, struct vm_area_struct *vma,
 		return false;
 	}
 	page = vm_normal_page_pmd(vma, addr & PMD_MASK, entry);
-	if (ksm_scan_is_candidate(page)) {
-		for (; addr != end && !ksm_scan_is_full(scan); addr += PAGE_SIZE)
-			ksm_scan_page(scan, vma, ksm_scan_slot(chunk, addr),
-				      addr, page + ((addr & ~PMD_MASK) >> PAGE_SHIFT));
-		scan->seen = addr;
-	}
+	if (ksm_scan_is_candidate(page))
+		ksm_scan_huge_pages(scan, vma, pmd, addr, end, page);
 	spin_unlock(ptl);
 	return true;
+}
+#else
+static bool ksm_scan_huge(struct ksm_scan *scan, struct vm_area_struct *vma,
+			  pmd_t *pmd, unsigned long addr, unsigned long end)
+{
+	return false;
+}
+#endif /* CONFIG_TRANSPARENT_HUGEPAGE */
+
+/* What is known of the pages under this page table, and how far to trust it. */
+static void ksm_scan_enter_table(struct ksm_scan *scan, struct mm_struct *mm,
+				 unsigned long addr)
+{
+	struct ksm_engine *engine = scan->worker->engine;
+	const unsigned long period = scan->pinned || scan->shadowed ?
+		KSM_REREAD_PASSES_BLIND : KSM_REREAD_PASSES;
+
+	scan->chunk = ksm_chunk_find(scan->worker->kmm, addr);
+	scan->wary = engine->seqnr - engine->rekeyed < KSM_REKEY_PASSES ||
+		     !(((addr >> PMD_SHIFT) + engine->seqnr) % period);
+	scan->touched = false;
+	scan->block_end = 0;
 }
 
 /* Has the walk jumped over slots? Then it stops, for them to be forgotten. */
@@ -211,6 +488,14 @@ static bool ksm_scan_found_gap(struct ksm_scan *scan, unsigned long addr)
 	return true;
 }
 
+/* After a page table, or a VMA, that has yielded nothing. */
+static bool ksm_scan_must_pause(struct ksm_scan *scan, struct mm_struct *mm)
+{
+	ksm_scan_charge(scan, KSM_COST_TABLE);
+	return ++scan->tables >= KSM_BATCH_TABLES || !scan->credit ||
+	       mmap_lock_is_contended(mm);
+}
+
 static int ksm_scan_pmd_entry(pmd_t *pmd, unsigned long addr, unsigned long end,
 			      struct mm_walk *walk)
 {
@@ -224,13 +509,13 @@ static int ksm_scan_pmd_entry(pmd_t *pmd, unsigned long addr, unsigned long end,
 		return 0;
 	if (ksm_scan_found_gap(scan, addr))
 		return 1;
-	if (!IS_ENABLED(CONFIG_TRANSPARENT_HUGEPAGE) || !pmd_leaf(entry) ||
+	ksm_scan_enter_table(scan, walk->mm, addr);
+	if (!pmd_leaf(entry) ||
 	    !ksm_scan_huge(scan, walk->vma, pmd, addr, end))
 		ksm_scan_table(scan, walk->vma, pmd, addr, end);
 
 	/* A table that went away under us has no pages, and its slots are a gap. */
-	return scan->worker->nr || ksm_scan_is_full(scan) ||
-	       ++scan->tables >= KSM_BATCH_TABLES;
+	return scan->worker->nr || ksm_scan_must_pause(scan, walk->mm);
 }
 
 static const struct mm_walk_ops ksm_scan_ops = {
@@ -258,7 +543,7 @@ static bool ksm_scan_walk(struct ksm_scan *scan, struct mm_struct *mm,
 					vma->vm_end, &ksm_scan_ops, scan))
 			return true;
 		/* There may be very many VMAs, with not even a page table. */
-		if (++scan->tables >= KSM_BATCH_TABLES) {
+		if (ksm_scan_must_pause(scan, mm)) {
 			ksm_scan_found_gap(scan, vma->vm_end);
 			return true;
 		}
@@ -287,12 +572,21 @@ static void ksm_scan_finish(struct ksm_scan *scan)
 	}
 }
 
+/* What is less than a page is owed until the next time. */
+static void ksm_scan_settle(struct ksm_scan *scan, unsigned int *budget)
+{
+	if (!scan->worker->nr)
+		ksm_scan_charge(scan, KSM_COST_TABLE);
+	*budget = div_u64(scan->credit + KSM_COST_READ - 1, KSM_COST_READ);
+	scan->worker->owed = (u64)*budget * KSM_COST_READ - scan->credit;
+}
+
 /**
  * ksm_scan_collect() - find the next pages of an mm that are worth a closer look
  * @worker: whose @worker->kmm is the mm; the candidates go to @worker->batch
  * @addr: where to start; moved on to where to continue, if it is in this mm
- * @budget: pages that may be looked at, not 0; reduced by those that were, and by
- *	    one if there were none, so that not even an empty walk is for free
+ * @budget: pages that may be read, not 0; reduced by those that were, and by less
+ *	    for whatever else was looked at: not even an empty walk is for free
  *
  * Without memory for a chunk the candidates are dropped; their turn comes again.
  *
@@ -311,7 +605,10 @@ enum ksm_scan_result ksm_scan_collect(struct ksm_worker *worker,
 		.worker = worker,
 		.seen = *addr,
 		.gap = ULONG_MAX,
-		.budget = *budget,
+		.credit = (u64)*budget * KSM_COST_READ - worker->owed,
+		.smart = READ_ONCE(worker->engine->knobs.smart_scan),
+		.pinned = mm_flags_test(MMF_HAS_PINNED, mm),
+		.shadowed = mm_has_notifiers(mm),
 	};
 	enum ksm_scan_result result = KSM_SCAN_BATCH;
 	bool mergeable = *addr;
@@ -329,7 +626,7 @@ enum ksm_scan_result ksm_scan_collect(struct ksm_worker *worker,
 	}
 	mmap_read_unlock(mm);
 
-	*budget = scan.scanned ? scan.budget : scan.budget - 1;
+	ksm_scan_settle(&scan, budget);
 	if (result == KSM_SCAN_GONE)
 		return result;	/* @addr may be the cursor's, which has moved on */
 	ksm_scan_finish(&scan);

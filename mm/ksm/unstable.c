@@ -58,11 +58,11 @@ struct ksm_rmap_item *ksm_unstable_find(struct ksm_shard *shard,
 bool ksm_unstable_insert(struct ksm_engine *engine, struct ksm_shard *shard,
 			 struct ksm_rmap_item *item, const struct ksm_key *key)
 {
-	if (ksm_unstable_find(shard, key))
-		return false;
 	ksm_item_park(engine, item, key);
-	rb_find_add(&item->unstable.rb, &shard->unstable, ksm_unstable_cmp);
-	return true;
+	if (!rb_find_add(&item->unstable.rb, &shard->unstable, ksm_unstable_cmp))
+		return true;
+	ksm_item_unpark(engine, item);
+	return false;
 }
 
 /**

@@ -329,7 +329,7 @@ static u64 kt_hash(struct kunit *test, u64 id)
 	struct kt *kt = test->priv;
 
 	memset64(kt->buf, id, ARRAY_SIZE(kt->buf));
-	return xxh64(kt->buf, PAGE_SIZE, kt->engine.seed);
+	return ksm_hash(&kt->engine, kt->buf);
 }
 
 static struct kmem_cache *kt_find_cache(const char *name)

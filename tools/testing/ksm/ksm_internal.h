@@ -49,7 +49,6 @@
 #define PTRS_PER_PTE		512
 #define U32_MAX			UINT_MAX
 #define S64_MAX			LLONG_MAX
-#define ____cacheline_aligned_in_smp
 #define cond_resched()		might_sleep()
 #define trace_ksm_remove_rmap_item(pfn, item, mm) \
 	((void)(pfn), (void)(item), (void)(mm))
@@ -180,6 +179,10 @@ typedef struct {
 
 extern const void *ksm_fake_woken;		/* last argument of wake_up_var() */
 #define wake_up_var(var)	((void)(ksm_fake_woken = (var)))
+
+typedef struct { u64 pte; } pte_t;
+
+u64 xxh64(const void *input, size_t length, u64 seed);	/* not called */
 
 struct mm_struct {
 	unsigned long ksm_rmap_items;

@@ -15,7 +15,7 @@ static void test_packing(void)
 	struct ksm_history history;
 	int i;
 
-	CHECK_EQ(KSM_SIGHTING & KSM_SIGHTING_HASH, 0);
+	CHECK_EQ(KSM_SIGHTING & KSM_HASH_MASK, 0);
 	for (i = 0; i < 1 << 12; i++) {
 		history = (struct ksm_history) {
 			.age = i & 15, .skips = i >> 4 & 15,

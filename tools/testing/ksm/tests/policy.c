@@ -123,15 +123,15 @@ static void test_shard_bits(void)
 	unsigned int bits, last = 0;
 
 	CHECK_EQ(ksm_policy_shard_bits(0), 4);
-	CHECK_EQ(ksm_policy_shard_bits(ULONG_MAX), 16);
+	CHECK_EQ(ksm_policy_shard_bits(ULONG_MAX), 20);
 	for (pages = 1; pages < ULONG_MAX / 2; pages *= 2) {
 		bits = ksm_policy_shard_bits(pages);
-		CHECK(bits >= 4 && bits <= 16 && bits >= last);
-		if (bits > 4 && bits < 16)
-			CHECK_EQ(pages >> bits, 1024);
+		CHECK(bits >= 4 && bits <= 20 && bits >= last);
+		if (bits > 4 && bits < 20)
+			CHECK_EQ(pages >> bits, 32);
 		last = bits;
 	}
-	CHECK_EQ(last, 16);
+	CHECK_EQ(last, 20);
 }
 
 static void test_third_of_way(void)
@@ -600,7 +600,7 @@ const struct ksm_test ksm_policy_tests[] = {
 	SEEDED("policy: histories stay in range", test_ranges),
 	ONCE("policy: who may merge, who may wait", test_may),
 	SEEDED("policy: an un-merged page can redeem itself", test_forgiven),
-	ONCE("policy: a shard for a thousand pages", test_shard_bits),
+	ONCE("policy: a shard for 32 pages", test_shard_bits),
 	SEEDED("policy: a third of the way", test_third_of_way),
 	SEEDED("policy: advisor survives any figures", test_advisor_extremes),
 	SEEDED("policy: advisor speeds up when it is late", test_advisor_monotonic),
