@@ -249,7 +249,8 @@ int ksm_daemon_set_run(struct ksm_engine *engine, unsigned long run)
  * @engine: the engine
  *
  * What waits in the unstable trees stays there: its hints are checked when they are
- * hit, and put under the new key when their pages are visited.
+ * hit, and put under the new key when their pages are visited, which the next pass
+ * does with all of them.
  *
  * Context: may sleep; the engine mutex is held.
  * Return: 0; -EBUSY if there are merged pages.
@@ -259,6 +260,7 @@ int ksm_daemon_empty_trees(struct ksm_engine *engine)
 	lockdep_assert_held(&engine->mutex);
 	if (ksm_stat_read(engine, KSM_STAT_SHARED))
 		return -EBUSY;
+	engine->rekeyed = engine->seqnr;
 	return ksm_unmerge_empty_stable(engine);
 }
 
