@@ -190,6 +190,20 @@ void ksm_chunk_retire_slot(struct ksm_mm *kmm, struct ksm_chunk *chunk,
 	ksm_slot_clear(kmm, chunk, slot);
 }
 
+/* Retiring many slots is mostly waiting for what is in no cache. */
+static void ksm_chunk_prefetch(struct ksm_chunk *chunk, unsigned long addr)
+{
+	const unsigned long near = addr + 4 * PAGE_SIZE, far = near + 4 * PAGE_SIZE;
+	struct ksm_rmap_item *item;
+
+	if (far - chunk->base >= PMD_SIZE)
+		return;
+	prefetch(ksm_slot_item(*ksm_chunk_slot(chunk, far)));
+	item = ksm_slot_item(*ksm_chunk_slot(chunk, near));
+	if (item && ksm_item_state(item) == KSM_ITEM_STABLE)
+		prefetchw(item->stable.node);
+}
+
 /**
  * ksm_chunk_retire() - forget all pages in a range, and drop empty chunks
  * @kmm: the mm
@@ -209,8 +223,10 @@ void ksm_chunk_retire(struct ksm_mm *kmm, unsigned long start,
 	xa_for_each_range(&kmm->chunks, index, chunk, index,
 			  ksm_chunk_index(end - 1)) {
 		for (addr = max(start, chunk->base);
-		     addr <= ksm_chunk_last(chunk, end); addr += PAGE_SIZE)
+		     addr <= ksm_chunk_last(chunk, end); addr += PAGE_SIZE) {
+			ksm_chunk_prefetch(chunk, addr);
 			ksm_chunk_retire_slot(kmm, chunk, addr);
+		}
 		if (!chunk->nr)
 			ksm_chunk_free(kmm, chunk);
 		cond_resched();

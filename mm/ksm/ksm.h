@@ -345,7 +345,8 @@ struct ksm_candidate {
 /**
  * struct ksm_merge - one page on its way to being shared
  * @addr: where it is mapped
- * @page: the page, of a small folio that is locked, with the only extra reference
+ * @page: the page, of a small folio that is locked, with the only extra reference;
+ *	  NULL if it could not be locked
  * @kpage: the KSM page to map instead, with a reference; NULL for the zero page
  * @vma: where @addr is, as long as mmap_lock is held
  * @pte: the PTE that was taken away

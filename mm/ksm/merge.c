@@ -144,10 +144,11 @@ static void ksm_take_ptes(struct ksm_merge *merges, unsigned int nr,
 	for (i = 0; i < nr; i++) {
 		struct ksm_merge *merge = &merges[i];
 		pte_t *pte = start_pte + ksm_merge_index(merges, i);
-		pte_t entry = ptep_get(pte);
+		pte_t entry;
 
 		if (merge->err)
 			continue;
+		entry = ptep_get(pte);
 		if (!pte_present(entry) || (frozen && pte_write(entry)) ||
 		    vm_normal_page(vma, merge->addr, entry) != merge->page ||
 		    (userfaultfd_rwp(vma) && pte_uffd(entry))) {
@@ -312,10 +313,11 @@ void ksm_merge_replace(struct mm_struct *mm, struct ksm_merge *merges,
 
 	ksm_merge_runs(mm, merges, nr, true);
 	for (i = 0; i < nr; i++) {
-		struct folio *folio = page_folio(merges[i].page);
+		struct folio *folio;
 
 		if (merges[i].err)
 			continue;
+		folio = page_folio(merges[i].page);
 		if (!folio_mapped(folio))
 			folio_free_swap(folio);
 		folio_put(folio);	/* that was the mapping's */
