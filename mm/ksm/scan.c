@@ -12,9 +12,12 @@
  * When a page is found for the first time, the dirty bit of its PTE is cleared, and
  * *then* the page is hashed. As long as the PTE stays clean after that, nobody has
  * written through it, and the hash still holds. So the record of what was read is in
- * the PTE, where the hardware keeps it up to date. If the bit is set again at the next
- * visit, it is left alone until the page was read twice with the same result: those who
- * write to a page all the time meet a clean PTE of ours but once.
+ * the PTE, where the hardware keeps it up to date.
+ *
+ * If the bit is set again at a later visit, the page is read. It is left dirty until it
+ * was read twice with the same result, and then until the next of the passes that come
+ * each KSM_RENEW_PASSES. So those who write to a page all the time meet a clean PTE of
+ * ours but once, and others not often.
  *
  * The dirty bit moves to the folio, or reclaim would take the page for a copy of what
  * is in swap. The TLB is flushed before the page table lock is dropped: a CPU that
@@ -56,6 +59,13 @@
 #define KSM_REREAD_PASSES_BLIND	16
 
 /*
+ * Passes between two times that a dirty bit is cleared, other than for a new page. In
+ * the others the page is read instead. For who writes to it each time costs something:
+ * little on most machines, the price of a fault where dirty bits are kept by software.
+ */
+#define KSM_RENEW_PASSES	8
+
+/*
  * What things cost, measured in pages that are read and hashed. One that need
  * not be read takes a sixtieth of the time.
  */
@@ -76,6 +86,7 @@
  * @scanned: pages looked at
  * @smart: smart scan is on
  * @wary: no page under this page table is taken to be unchanged
+ * @renew: pages that were written, but keep still by now, may be recorded again
  * @pinned: pages of this mm have been pinned at some time
  * @shadowed: secondary MMUs map pages of this mm
  * @touched: one of them may have been used to write to this block of pages
@@ -94,6 +105,7 @@ struct ksm_scan {
 	unsigned int scanned;
 	bool smart;
 	bool wary;
+	bool renew;
 	bool pinned;
 	bool shadowed;
 	bool touched;
@@ -284,12 +296,12 @@ static bool ksm_scan_is_zeroed(u64 *slot, pte_t pte)
  * that. And it is of no use while somebody may write to the page by other ways, or
  * if the page was found changed the last time, which it will be again.
  */
-static bool ksm_scan_may_clean(struct vm_area_struct *vma, u64 *slot,
-			       struct folio *folio)
+static bool ksm_scan_may_clean(struct ksm_scan *scan, struct vm_area_struct *vma,
+			       u64 *slot, struct folio *folio)
 {
 	if ((vma->vm_flags & VM_SHADOW_STACK) || ksm_scan_is_held(folio))
 		return false;
-	return !slot || !*slot || ksm_slot_history(*slot).calm;
+	return !slot || !*slot || (scan->renew && ksm_slot_history(*slot).calm);
 }
 
 static void ksm_scan_clean_pte(struct ksm_scan *scan, struct vm_area_struct *vma,
@@ -320,7 +332,7 @@ static void ksm_scan_pte(struct ksm_scan *scan, struct vm_area_struct *vma,
 	}
 	if (ksm_scan_is_candidate(page)) {
 		if (pte_dirty(entry) &&
-		    ksm_scan_may_clean(vma, slot, page_folio(page)))
+		    ksm_scan_may_clean(scan, vma, slot, page_folio(page)))
 			ksm_scan_clean_pte(scan, vma, addr, pte, page_folio(page));
 		ksm_scan_page(scan, vma, slot, addr, page, glance);
 	} else if (slot && *slot && !ksm_scan_is_zeroed(slot, entry) &&
@@ -383,7 +395,7 @@ static bool ksm_scan_may_clean_huge(struct ksm_scan *scan, struct vm_area_struct
 
 	if ((vma->vm_flags & VM_SHADOW_STACK) || ksm_scan_is_held(folio))
 		return false;
-	for (i = 0; chunk && chunk->nr && i < PTRS_PER_PTE; i++)
+	for (i = 0; scan->renew && chunk && chunk->nr && i < PTRS_PER_PTE; i++)
 		if (ksm_slot_history(chunk->slots[i]).calm)
 			return true;
 	return !chunk || !chunk->nr;
@@ -465,12 +477,14 @@ static void ksm_scan_enter_table(struct ksm_scan *scan, struct mm_struct *mm,
 				 unsigned long addr)
 {
 	struct ksm_engine *engine = scan->worker->engine;
+	const unsigned long pass = engine->seqnr + (addr >> PMD_SHIFT);
 	const unsigned long period = scan->pinned || scan->shadowed ?
 		KSM_REREAD_PASSES_BLIND : KSM_REREAD_PASSES;
 
 	scan->chunk = ksm_chunk_find(scan->worker->kmm, addr);
 	scan->wary = engine->seqnr - engine->rekeyed < KSM_REKEY_PASSES ||
-		     !(((addr >> PMD_SHIFT) + engine->seqnr) % period);
+		     !(pass % period);
+	scan->renew = !(pass % KSM_RENEW_PASSES);
 	scan->touched = false;
 	scan->block_end = 0;
 }
