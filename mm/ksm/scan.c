@@ -51,6 +51,9 @@
 /* Page tables looked through under one hold of the mmap lock, if they yield nothing. */
 #define KSM_BATCH_TABLES	32
 
+/* Pages between fetching an item, fetching what it leads to, and looking at it. */
+#define KSM_SCAN_AHEAD		16
+
 /*
  * Passes after which even a page that seems unchanged is read: fewer where writes by
  * guests and devices do not show.
@@ -348,7 +351,8 @@ static void ksm_scan_pte(struct ksm_scan *scan, struct vm_area_struct *vma,
 static void ksm_scan_prefetch(struct ksm_scan *scan, pte_t *pte, unsigned long addr,
 			      unsigned long end)
 {
-	const unsigned long near = addr + 8 * PAGE_SIZE, far = near + 8 * PAGE_SIZE;
+	const unsigned long near = addr + KSM_SCAN_AHEAD * PAGE_SIZE;
+	const unsigned long far = near + KSM_SCAN_AHEAD * PAGE_SIZE;
 	struct ksm_rmap_item *item;
 	pte_t entry;
 
@@ -358,7 +362,7 @@ static void ksm_scan_prefetch(struct ksm_scan *scan, pte_t *pte, unsigned long a
 	item = ksm_slot_item(*ksm_chunk_slot(scan->chunk, near));
 	if (!item || ksm_item_state(item) != KSM_ITEM_STABLE)
 		return;
-	entry = ptep_get(pte + 8);
+	entry = ptep_get(pte + KSM_SCAN_AHEAD);
 	if (pte_present(entry))
 		prefetch(pfn_to_page(pte_pfn(entry)));
 }
