@@ -172,6 +172,16 @@ struct ksm_history {
 };
 
 /**
+ * struct ksm_heat - how many merges in a region came to nothing lately
+ * @cows: pages that were un-merged by writes; halved in each pass
+ * @pass: low bits of the pass that @cows is of
+ */
+struct ksm_heat {
+	u8 cows;
+	u8 pass;
+};
+
+/**
  * struct ksm_mm - one registered mm
  * @slot: hash and list links, and the mm, on which it holds a mm_count
  * @engine: the engine that it is registered with
@@ -195,6 +205,7 @@ struct ksm_mm {
  * struct ksm_chunk - the pages under one page table of one mm
  * @base: first address
  * @nr: slots in use
+ * @heat: how well merging goes here
  * @written: the huge page that is mapped here had been written when this pass came
  *	     to its start
  * @slots: PTRS_PER_PTE of them; see item.c for what is in one
@@ -202,6 +213,7 @@ struct ksm_mm {
 struct ksm_chunk {
 	unsigned long base;
 	unsigned int nr;
+	struct ksm_heat heat;
 	bool written;
 	u64 *slots;
 };
@@ -732,6 +744,9 @@ bool ksm_policy_skip(struct ksm_history *history);
 void ksm_policy_seen(struct ksm_history *history, bool same);
 void ksm_policy_unmerged(struct ksm_history *history);
 void ksm_policy_still_merged(struct ksm_history *history);
+void ksm_policy_heat(struct ksm_heat *heat, unsigned long pass);
+void ksm_policy_new_in(struct ksm_history *history, struct ksm_heat *heat,
+		       unsigned long pass);
 bool ksm_policy_may_merge(const struct ksm_history *history);
 bool ksm_policy_may_park(const struct ksm_history *history);
 unsigned int ksm_policy_shard_bits(unsigned long nr_pages);

@@ -708,12 +708,17 @@ static void ksm_match_forget(struct ksm_match *match)
 static struct ksm_history ksm_match_recall(struct ksm_match *match)
 {
 	struct ksm_rmap_item *item = ksm_slot_item(*match->slot);
+	const unsigned long pass = match->worker->engine->seqnr;
+	struct ksm_heat *heat = &match->worker->chunk->heat;
 	struct ksm_history history = ksm_slot_history(*match->slot);
 	bool same = ksm_slot_matches(*match->slot, match->key.hash);
 
+	if (!*match->slot)
+		ksm_policy_new_in(&history, heat, pass);
 	if (ksm_slot_is_zeroed(*match->slot) ||
 	    (item && ksm_item_state(item) == KSM_ITEM_STABLE)) {
 		ksm_policy_unmerged(&history);
+		ksm_policy_heat(heat, pass);
 		same = false;
 	}
 	if (item && ksm_item_state(item) == KSM_ITEM_STABLE)

@@ -7,7 +7,8 @@
  * merged at first sight. But merging a page that is written again at once costs a
  * fault and a copy, for nothing; so a page that was un-merged by a write has to
  * stay unchanged for some visits, and for more of them the more often that
- * happened. Staying merged pays the debt back.
+ * happened. Staying merged pays the debt back. New pages of a region where this goes on
+ * are treated likewise.
  *
  * One question is answered at the end of each pass, and in a long one from time to
  * time: how many pages to scan per wake-up so that a pass takes as long as the
@@ -22,6 +23,9 @@
 #define KSM_MAX_AGE	15
 #define KSM_MAX_CALM	3
 #define KSM_MAX_COWS	3
+
+/* Pages of a chunk that have to be un-merged in a pass or two to make it a hot one. */
+#define KSM_HOT_COWS	16
 
 /* Advice within a pass: how often in the wanted time, and after what part of it. */
 #define KSM_ADVICES	16
@@ -90,6 +94,43 @@ void ksm_policy_still_merged(struct ksm_history *history)
 {
 	if (history->cows)
 		history->cows--;
+}
+
+static void ksm_policy_cool(struct ksm_heat *heat, unsigned long pass)
+{
+	const u8 passes = (u8)pass - heat->pass;
+
+	heat->cows >>= min(passes, 8);
+	heat->pass = pass;
+}
+
+/**
+ * ksm_policy_heat() - a page of a region was found to be un-merged by a write
+ * @heat: of the region
+ * @pass: number of this pass
+ */
+void ksm_policy_heat(struct ksm_heat *heat, unsigned long pass)
+{
+	ksm_policy_cool(heat, pass);
+	if (heat->cows < U8_MAX)
+		heat->cows++;
+}
+
+/**
+ * ksm_policy_new_in() - a page was found for the first time
+ * @history: of the page, as yet empty
+ * @heat: of the region that it is in
+ * @pass: number of this pass
+ *
+ * Where many pages are un-merged a new one will be, too: it starts as if that had
+ * happened to it once.
+ */
+void ksm_policy_new_in(struct ksm_history *history, struct ksm_heat *heat,
+		       unsigned long pass)
+{
+	ksm_policy_cool(heat, pass);
+	if (heat->cows >= KSM_HOT_COWS)
+		history->cows = 1;
 }
 
 /**

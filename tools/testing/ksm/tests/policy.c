@@ -117,6 +117,33 @@ static void test_forgiven(void)
 	CHECK(ksm_policy_may_merge(&history));
 }
 
+/* What happens in a region rubs off on its new pages, for some passes. */
+static void test_heat(void)
+{
+	struct ksm_heat heat = { };
+	struct ksm_history history;
+	unsigned long pass = rnd();
+	int i;
+
+	for (i = 0; i < 1000; i++) {
+		history = (struct ksm_history) { };
+		ksm_policy_new_in(&history, &heat, pass);
+		CHECK_EQ(history.cows, i >= KSM_HOT_COWS);
+		CHECK_EQ(heat.cows, i < U8_MAX ? i : U8_MAX);
+		CHECK_EQ(ksm_policy_may_merge(&history), i < KSM_HOT_COWS);
+		ksm_policy_heat(&heat, pass);
+	}
+	for (i = U8_MAX; i; i /= 2, pass++) {
+		history = (struct ksm_history) { };
+		ksm_policy_new_in(&history, &heat, pass);
+		CHECK_EQ(heat.cows, i);
+		CHECK_EQ(history.cows, i >= KSM_HOT_COWS);
+	}
+	ksm_policy_heat(&heat, pass);
+	ksm_policy_new_in(&history, &heat, pass + 8 + rnd_below(240));
+	CHECK_EQ(heat.cows, 0);
+}
+
 static void test_shard_bits(void)
 {
 	unsigned long pages;
@@ -600,6 +627,7 @@ const struct ksm_test ksm_policy_tests[] = {
 	SEEDED("policy: histories stay in range", test_ranges),
 	ONCE("policy: who may merge, who may wait", test_may),
 	SEEDED("policy: an un-merged page can redeem itself", test_forgiven),
+	ONCE("policy: regions where pages are un-merged", test_heat),
 	ONCE("policy: a shard for 32 pages", test_shard_bits),
 	SEEDED("policy: a third of the way", test_third_of_way),
 	SEEDED("policy: advisor survives any figures", test_advisor_extremes),
