@@ -363,7 +363,7 @@ struct ksm_candidate {
  * @vma: where @addr is, as long as mmap_lock is held
  * @pte: the PTE that was taken away
  * @taken: it was
- * @locked: @kpage's folio was locked for this one; see match.c
+ * @locked: @kpage's folio was locked for this one; see join.c
  * @err: 0 while all is well; what has failed is left alone
  * @key: of the content
  * @history: of the page
@@ -607,6 +607,17 @@ enum ksm_scan_result ksm_scan_collect(struct ksm_worker *worker,
 
 /* match.c: from candidates to merged pages */
 void ksm_match_batch(struct ksm_worker *worker);
+
+/* join.c: pages that have an equal, merged together */
+void ksm_join_add(struct ksm_worker *worker, const struct ksm_merge *merge);
+void ksm_join_all(struct ksm_worker *worker);
+void ksm_join_attach(struct ksm_engine *engine, struct ksm_rmap_item *item,
+		     struct ksm_stable_node *node, struct vm_area_struct *vma);
+void ksm_join_sight(struct ksm_worker *worker, unsigned long addr, u64 hash,
+		    const struct ksm_history *history);
+void ksm_join_demote(struct ksm_engine *engine, struct ksm_rmap_item *item,
+		     struct ksm_stable_node *node);
+void ksm_join_release(struct ksm_engine *engine, struct ksm_rmap_item *item, u64 hash);
 
 /* unmerge.c: everything backwards */
 int ksm_unmerge_all(struct ksm_engine *engine);

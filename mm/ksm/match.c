@@ -13,17 +13,14 @@
  *
  * A batch is worked on in three steps. All its pages are read, which gives their
  * keys. The keys are looked up, one after the other; pages that are to be merged are
- * put on worker->merges. When that is full, or the batch done, they are merged
- * together.
+ * put aside. When there are enough, or the batch is done, they are merged together,
+ * see join.c.
  *
  * A pair is made by promoting one page, under the mmap lock of its own mm, and then
  * letting the other join, under the mmap lock of its own. So two mmap locks are
  * never held at once, and there is one way only in which a page joins a node. Should
  * that fail after the promotion, the promoted page is given back to its process; it
  * stays claimed until then.
- *
- * A sharer is put on its node's list before its PTE maps the folio, with the folio
- * locked: the reverse map never lacks one.
  */
 #include "ksm_internal.h"
 #include "ksm.h"
@@ -99,246 +96,6 @@ static bool ksm_match_is_busy(struct page *page)
 	return folio_ref_count(folio) > folio_expected_ref_count(folio) + 1;
 }
 
-static struct anon_vma *ksm_match_anon_vma(struct vm_area_struct *vma)
-{
-	get_anon_vma(vma->anon_vma);
-	return vma->anon_vma;
-}
-
-static void ksm_match_attach(struct ksm_engine *engine,
-			     struct ksm_rmap_item *item,
-			     struct ksm_stable_node *node,
-			     struct vm_area_struct *vma)
-{
-	struct ksm_shard *shard = ksm_shard(engine, node->entry.key.hash);
-	struct anon_vma *anon_vma = ksm_match_anon_vma(vma);
-	unsigned long index = linear_anon_page_index(vma, ksm_item_addr(item));
-
-	spin_lock(&shard->lock);
-	ksm_item_attach(engine, item, node, anon_vma, index);
-	spin_unlock(&shard->lock);
-}
-
-static void ksm_match_detach(struct ksm_engine *engine,
-			     struct ksm_rmap_item *item,
-			     struct ksm_stable_node *node)
-{
-	struct ksm_shard *shard = ksm_shard(engine, node->entry.key.hash);
-	struct anon_vma *anon_vma;
-
-	spin_lock(&shard->lock);
-	anon_vma = ksm_item_detach(engine, item);
-	ksm_chain_has_room(node);
-	spin_unlock(&shard->lock);
-	if (anon_vma)
-		put_anon_vma(anon_vma);
-}
-
-/* Remember what was seen, and nothing else. */
-static void ksm_match_sight(struct ksm_worker *worker, unsigned long addr,
-			    u64 hash, const struct ksm_history *history)
-{
-	u64 *slot = ksm_chunk_slot(worker->chunk, addr);
-	struct ksm_rmap_item *item = ksm_slot_item(*slot);
-
-	if (!item || ksm_item_state(item) == KSM_ITEM_IDLE)
-		ksm_slot_sight(worker->kmm, worker->chunk, slot, hash, history);
-}
-
-/*
- * Nobody has joined @item, whose page was made the KSM page of @node: give it back to
- * its process. @item is claimed, but may have left the node.
- */
-static void ksm_match_demote(struct ksm_engine *engine,
-			     struct ksm_rmap_item *item,
-			     struct ksm_stable_node *node)
-{
-	struct mm_struct *mm = item->owner->slot.mm;
-	unsigned long addr = ksm_item_addr(item);
-	struct vm_area_struct *vma;
-
-	if (ksm_item_state(item) != KSM_ITEM_STABLE || item->stable.node != node ||
-	    node->entry.nr > 1)
-		return;
-	mmap_read_lock(mm);
-	vma = ksm_merge_vma(mm, addr);
-	if (vma)
-		ksm_merge_break(vma, addr, addr + PAGE_SIZE, false);
-	mmap_read_unlock(mm);
-	ksm_chunk_untree(engine, item);
-}
-
-static void ksm_match_release(struct ksm_engine *engine,
-			      struct ksm_rmap_item *item, u64 hash)
-{
-	struct ksm_shard *shard = ksm_shard(engine, hash);
-
-	spin_lock(&shard->lock);
-	ksm_item_release(shard, item);
-	spin_unlock(&shard->lock);
-}
-
-/*
- * Lock the folio of the merge at @i for it, unless one before it has done so: several
- * may join one folio. It may have been freed, migrated or poisoned before that.
- */
-static int ksm_match_lock_kfolio(struct ksm_merge *merges, unsigned int i)
-{
-	struct folio *kfolio = page_folio(merges[i].kpage);
-	unsigned int j;
-
-	for (j = 0; j < i; j++)
-		if (merges[j].locked && merges[j].kpage == merges[i].kpage)
-			break;
-	if (j == i)
-		merges[i].locked = folio_trylock(kfolio);
-	if (j == i && !merges[i].locked)
-		return -EBUSY;
-	if (ksm_node_of(kfolio) != merges[i].node || PageHWPoison(merges[i].kpage))
-		return -EBUSY;
-	return 0;
-}
-
-/* One that is to join is put on its node's list. The mmap lock is held. */
-static void ksm_match_enlist(struct ksm_worker *worker)
-{
-	unsigned int i;
-
-	for (i = 0; i < worker->nr_merges; i++) {
-		struct ksm_merge *merge = &worker->merges[i];
-
-		if (merge->err || !merge->kpage)
-			continue;
-		merge->err = ksm_match_lock_kfolio(worker->merges, i);
-		if (!merge->err)
-			ksm_match_attach(worker->engine, merge->item,
-					 merge->node, merge->vma);
-	}
-}
-
-/* And off it again where that came to nothing. */
-static void ksm_match_delist(struct ksm_worker *worker)
-{
-	unsigned int i;
-
-	for (i = 0; i < worker->nr_merges; i++) {
-		struct ksm_merge *merge = &worker->merges[i];
-
-		if (merge->err && merge->item &&
-		    ksm_item_state(merge->item) == KSM_ITEM_STABLE)
-			ksm_match_detach(worker->engine, merge->item, merge->node);
-	}
-	for (i = 0; i < worker->nr_merges; i++) {
-		struct ksm_merge *merge = &worker->merges[i];
-
-		if (merge->locked)
-			folio_unlock(page_folio(merge->kpage));
-	}
-}
-
-/* Only small pages of the process's own can be merged, and only if that is now. */
-static void ksm_match_lock_pages(struct ksm_worker *worker)
-{
-	unsigned int i;
-
-	for (i = 0; i < worker->nr_merges; i++) {
-		struct ksm_merge *merge = &worker->merges[i];
-		struct folio *folio = page_folio(merge->page);
-
-		if (!folio_trylock(folio)) {
-			put_page(merge->page);
-			merge->page = NULL;
-			merge->err = -EBUSY;
-		} else if (!folio_test_anon(folio) || folio_test_large(folio) ||
-			   folio_test_ksm(folio)) {
-			merge->err = -EFAULT;
-		}
-	}
-}
-
-static void ksm_match_compare_all(struct ksm_worker *worker)
-{
-	unsigned int i;
-
-	for (i = 0; i < worker->nr_merges; i++) {
-		struct ksm_merge *merge = &worker->merges[i];
-
-		if (!merge->err &&
-		    !pages_identical(merge->page, merge->kpage ?:
-						  ZERO_PAGE(merge->addr)))
-			merge->err = -EFAULT;
-	}
-}
-
-static void ksm_match_trace(struct ksm_merge *merge, struct mm_struct *mm)
-{
-	if (merge->kpage)
-		trace_ksm_merge_with_ksm_page(merge->kpage,
-					      page_to_pfn(merge->kpage),
-					      merge->item, mm, merge->err);
-	else
-		trace_ksm_merge_one_page(page_to_pfn(ZERO_PAGE(merge->addr)),
-					 merge->item, mm, merge->err);
-}
-
-/* What is left of a merge, whether it was done or not. */
-static void ksm_match_end(struct ksm_worker *worker, struct ksm_merge *merge)
-{
-	u64 *slot = ksm_chunk_slot(worker->chunk, merge->addr);
-
-	ksm_match_trace(merge, worker->kmm->slot.mm);
-	if (merge->page) {
-		folio_unlock(page_folio(merge->page));
-		put_page(merge->page);
-	}
-	if (merge->kpage)
-		put_page(merge->kpage);
-	if (merge->err)
-		ksm_match_sight(worker, merge->addr, merge->key.hash,
-				&merge->history);
-	else if (!merge->kpage)
-		ksm_slot_zeroed(worker->kmm, worker->chunk, slot, &merge->history);
-	if (!merge->founder)
-		return;
-	if (merge->err)
-		ksm_match_demote(worker->engine, merge->founder, merge->node);
-	ksm_match_release(worker->engine, merge->founder, merge->key.hash);
-}
-
-/* Merge all pages that have been found to have an equal. */
-static void ksm_match_merge(struct ksm_worker *worker)
-{
-	struct mm_struct *mm = worker->kmm->slot.mm;
-	const unsigned int nr = worker->nr_merges;
-	struct ksm_merge *merges = worker->merges;
-	unsigned int i;
-
-	if (!nr)
-		return;
-	mmap_read_lock(mm);
-	ksm_match_lock_pages(worker);
-	ksm_merge_find(mm, merges, nr);
-	ksm_merge_freeze(mm, merges, nr);
-	mmap_read_unlock(mm);
-
-	ksm_match_compare_all(worker);
-
-	/* Not to wait for it with folios locked, for which its holder may wait. */
-	if (mmap_read_trylock(mm)) {
-		ksm_merge_find(mm, merges, nr);
-		ksm_match_enlist(worker);
-		ksm_merge_replace(mm, merges, nr);
-		ksm_match_delist(worker);
-		mmap_read_unlock(mm);
-	} else {
-		for (i = 0; i < nr; i++)
-			merges[i].err = -EBUSY;
-	}
-	for (i = 0; i < nr; i++)
-		ksm_match_end(worker, &merges[i]);
-	worker->nr_merges = 0;
-}
-
 /* What is mapped at an address now, with a reference. */
 static struct page *ksm_match_lookup(struct ksm_mm *kmm, unsigned long addr)
 {
@@ -392,7 +149,7 @@ static int ksm_match_queue(struct ksm_match *match, struct ksm_stable_node *node
 		if (!item)
 			return -ENOMEM;
 	}
-	worker->merges[worker->nr_merges++] = (struct ksm_merge) {
+	ksm_join_add(worker, &(struct ksm_merge) {
 		.addr = match->addr,
 		.page = match->page,
 		.kpage = kpage,
@@ -401,10 +158,8 @@ static int ksm_match_queue(struct ksm_match *match, struct ksm_stable_node *node
 		.item = kpage ? item : NULL,
 		.node = node,
 		.founder = founder,
-	};
+	});
 	match->page = NULL;
-	if (worker->nr_merges == KSM_MERGE_PAGES)
-		ksm_match_merge(worker);
 	return 0;
 }
 
@@ -455,7 +210,7 @@ static int ksm_match_stable(struct ksm_match *match)
 	kfolio = ksm_match_pick(match, &node);
 	if (kfolio && ksm_match_fills(worker, node)) {
 		folio_put(kfolio);
-		ksm_match_merge(worker);
+		ksm_join_all(worker);
 		kfolio = ksm_match_pick(match, &node);
 	}
 	if (!kfolio)
@@ -494,7 +249,7 @@ static int ksm_match_promote_page(struct ksm_match *match,
 		merge->err = -EFAULT;
 	if (!merge->err) {
 		node->pfn = folio_pfn(folio);
-		ksm_match_attach(match->worker->engine, item, node, merge->vma);
+		ksm_join_attach(match->worker->engine, item, node, merge->vma);
 		ksm_node_bind(folio, node);
 		folio_mark_accessed(folio);
 		/* Reclaim drops clean folios; this one is to be swapped out. */
@@ -636,10 +391,10 @@ static int ksm_match_pair(struct ksm_match *match, struct ksm_rmap_item *item)
 
 	err = ksm_match_queue(match, node, kpage, item);
 	if (err) {
-		ksm_match_demote(engine, item, node);
+		ksm_join_demote(engine, item, node);
 		put_page(kpage);
-		ksm_match_release(engine, item, match->key.hash);
-		ksm_match_sight(match->worker, match->addr, match->key.hash,
+		ksm_join_release(engine, item, match->key.hash);
+		ksm_join_sight(match->worker, match->addr, match->key.hash,
 				&match->history);
 	}
 	return 0;
@@ -661,7 +416,7 @@ static bool ksm_match_claimed(struct ksm_match *match)
 	else
 		err = ksm_match_pair(match, item);
 	if (err == -ESTALE)
-		ksm_match_release(match->worker->engine, item, match->key.hash);
+		ksm_join_release(match->worker->engine, item, match->key.hash);
 	else if (err)
 		ksm_match_unclaim(match, item);
 	return err != -ESTALE;
@@ -691,7 +446,7 @@ static void ksm_match_unstable(struct ksm_match *match)
 static void ksm_match_untree(struct ksm_worker *worker, struct ksm_rmap_item *item)
 {
 	if (ksm_item_state(item) == KSM_ITEM_STABLE)
-		ksm_match_merge(worker);
+		ksm_join_all(worker);
 	ksm_chunk_untree(worker->engine, item);
 }
 
@@ -760,7 +515,7 @@ static void ksm_match_plain(struct ksm_match *match)
 	}
 	if (ksm_match_waits(match))
 		return;
-	ksm_match_sight(match->worker, match->addr, match->key.hash, &match->history);
+	ksm_join_sight(match->worker, match->addr, match->key.hash, &match->history);
 	/* What has a folio to join, only not now, is not to start another one. */
 	if (err == -ENOENT && ksm_policy_may_park(&match->history))
 		ksm_match_unstable(match);
@@ -790,7 +545,7 @@ static void ksm_match_shared(struct ksm_match *match)
 		goto out;
 	node = ksm_node_of(folio);
 	if (node && ksm_item_state(item) == KSM_ITEM_IDLE)
-		ksm_match_attach(engine, item, node, vma);
+		ksm_join_attach(engine, item, node, vma);
 	if (node && node->entry.key.nid != ksm_match_nid(engine, folio) &&
 	    ksm_match_spare(match->worker)) {
 		shard = ksm_shard(engine, node->entry.key.hash);
@@ -889,7 +644,7 @@ void ksm_match_batch(struct ksm_worker *worker)
 		ksm_match_one(worker, &worker->batch[i]);
 		cond_resched();
 	}
-	ksm_match_merge(worker);
+	ksm_join_all(worker);
 	if (worker->nr && !chunk->nr)
 		ksm_chunk_retire(worker->kmm, chunk->base, chunk->base + PMD_SIZE);
 	worker->nr = 0;
