@@ -215,16 +215,26 @@ static void ksm_join_trace(struct ksm_merge *merge, struct mm_struct *mm)
 					 merge->item, mm, merge->err);
 }
 
-/* What is left of a merge, whether it was done or not. */
+static void ksm_join_unlock_pages(struct ksm_worker *worker)
+{
+	unsigned int i;
+
+	for (i = 0; i < worker->nr_merges; i++) {
+		struct page *page = worker->merges[i].page;
+
+		if (!page)
+			continue;
+		folio_unlock(page_folio(page));
+		put_page(page);
+	}
+}
+
+/* What is left of a merge, whether it was done or not. No folio is locked any more. */
 static void ksm_join_end(struct ksm_worker *worker, struct ksm_merge *merge)
 {
 	u64 *slot = ksm_chunk_slot(worker->chunk, merge->addr);
 
 	ksm_join_trace(merge, worker->kmm->slot.mm);
-	if (merge->page) {
-		folio_unlock(page_folio(merge->page));
-		put_page(merge->page);
-	}
 	if (merge->kpage)
 		put_page(merge->kpage);
 	if (merge->err)
@@ -275,6 +285,7 @@ void ksm_join_all(struct ksm_worker *worker)
 		for (i = 0; i < nr; i++)
 			merges[i].err = -EBUSY;
 	}
+	ksm_join_unlock_pages(worker);
 	for (i = 0; i < nr; i++)
 		ksm_join_end(worker, &merges[i]);
 	worker->nr_merges = 0;
