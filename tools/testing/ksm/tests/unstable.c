@@ -45,9 +45,15 @@ static void test_random(void)
 static void test_key_parts(void)
 {
 	static const struct ksm_key keys[] = {
-		{ 0, 0, 0 }, { 0, 0, 1 }, { 0, 1, 0 }, { 0, U32_MAX, 0 },
-		{ 1, 0, 0 }, { 1ULL << 32, 0, 0 }, { 1ULL << 63, 0, 0 }, { -1, 0, 0 },
-		{ -1, U32_MAX, 0 },
+		{ .hash = 0 },
+		{ .nid = 1 },
+		{ .domain = 1 },
+		{ .domain = U32_MAX },
+		{ .hash = 1 },
+		{ .hash = 1ULL << 32 },
+		{ .hash = 1ULL << 63 },
+		{ .hash = -1 },
+		{ .hash = -1, .domain = U32_MAX },
 	};
 	struct world *w = world_init(2);
 	int i, j, n = ARRAY_SIZE(keys);
