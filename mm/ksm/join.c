@@ -146,7 +146,7 @@ static void ksm_join_enlist(struct ksm_worker *worker)
 		merge->err = ksm_join_lock_kfolio(worker->merges, i);
 		if (!merge->err)
 			ksm_join_attach(worker->engine, merge->item,
-					 merge->node, merge->vma);
+					merge->node, merge->vma);
 	}
 }
 
@@ -239,7 +239,7 @@ static void ksm_join_end(struct ksm_worker *worker, struct ksm_merge *merge)
 		put_page(merge->kpage);
 	if (merge->err)
 		ksm_join_sight(worker, merge->addr, merge->key.hash,
-				&merge->history);
+			       &merge->history);
 	else if (!merge->kpage)
 		ksm_slot_zeroed(worker->kmm, worker->chunk, slot, &merge->history);
 	if (!merge->founder)

@@ -395,7 +395,7 @@ static int ksm_match_pair(struct ksm_match *match, struct ksm_rmap_item *item)
 		put_page(kpage);
 		ksm_join_release(engine, item, match->key.hash);
 		ksm_join_sight(match->worker, match->addr, match->key.hash,
-				&match->history);
+			       &match->history);
 	}
 	return 0;
 }
