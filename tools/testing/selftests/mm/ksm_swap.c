@@ -8,14 +8,11 @@
  * a memory cgroup of the test's own.
  */
 #include <sys/mount.h>
-#include <sys/swap.h>
 #include "ksm_util.h"
 
 #define NR_PAGES	32
-#define SWAP_MIB	64
 #define CGROUP_ROOT	"/sys/fs/cgroup"
 #define CGROUP		CGROUP_ROOT "/ksm_selftest"
-#define ZRAM		"/dev/zram0"
 #define SWAP_FILE	"ksm_selftest.swap"
 
 FIXTURE(swap)
@@ -26,61 +23,31 @@ FIXTURE(swap)
 	bool cgroup;
 };
 
-static bool have_swap(void)
-{
-	char buf[4096];
-
-	return ksm_slurp("/proc/swaps", buf, sizeof(buf)) > 0 &&
-	       strchr(buf, '\n') && strchr(buf, '\n')[1];
-}
-
-/* What mkswap writes: version, last page, and the signature at the end of it. */
-static bool make_swap(const char *path)
-{
-	char *page = calloc(1, psize());
-	__u32 *info = (__u32 *)(page + 1024);
-	int fd = open(path, O_WRONLY | O_CLOEXEC);
-	bool ok;
-
-	info[0] = 1;
-	info[1] = ((size_t)SWAP_MIB << 20) / psize() - 1;
-	memcpy(page + psize() - 10, "SWAPSPACE2", 10);
-	ok = fd >= 0 && write(fd, page, psize()) == (ssize_t)psize() && !fsync(fd);
-	close(fd);
-	free(page);
-	/* Preferred to what the machine has. */
-	return ok && !swapon(path, SWAP_FLAG_PREFER | SWAP_FLAG_PRIO_MASK);
-}
-
 static bool make_swap_file(void)
 {
 	char *block = calloc(1, 1 << 20);
 	int fd = open(SWAP_FILE, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	bool ok = fd >= 0;
 
-	for (int i = 0; ok && i < SWAP_MIB; i++)
+	for (int i = 0; ok && i < KSM_SWAP_MIB; i++)
 		ok = write(fd, block, 1 << 20) == 1 << 20;
 	close(fd);
 	free(block);
-	return ok && make_swap(SWAP_FILE);
+	return ok && ksm_swapon(SWAP_FILE);
 }
 
 /* Some of our own, that can be turned off; at worst what the machine has. */
 static bool get_swap(FIXTURE_DATA(swap) * self)
 {
-	char size[16];
-
-	snprintf(size, sizeof(size), "%dM", SWAP_MIB);
-	if (!ksm_spew("/sys/block/zram0/disksize", size)) {
-		self->zram = true;
-		return make_swap(ZRAM);
-	}
+	self->zram = ksm_zram_on(KSM_SWAP_MIB);
+	if (self->zram)
+		return ksm_swapon(KSM_ZRAM);
 	self->file = true;
 	if (make_swap_file())
 		return true;
 	self->file = false;
 	unlink(SWAP_FILE);
-	return have_swap();
+	return ksm_have_swap();
 }
 
 /* A cgroup for us, and for all that we allocate from now on. */
@@ -118,27 +85,14 @@ FIXTURE_SETUP(swap)
 FIXTURE_TEARDOWN_PARENT(swap)
 {
 	ksm_restore();
-	if (self->zram) {
-		swapoff(ZRAM);
-		ksm_spew("/sys/block/zram0/reset", "1");
-	}
+	if (self->zram)
+		ksm_zram_off();
 	if (self->file) {
 		swapoff(SWAP_FILE);
 		unlink(SWAP_FILE);
 	}
 	if (self->cgroup)
 		rmdir(CGROUP);
-}
-
-static size_t count_swapped(char *addr, size_t nr_pages)
-{
-	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
-	size_t swapped = 0;
-
-	for (size_t i = 0; i < nr_pages; i++)
-		swapped += pagemap_is_swapped(fd, ksm_page(addr, i));
-	close(fd);
-	return swapped;
 }
 
 /*
@@ -150,7 +104,7 @@ static bool swap_out(char *addr, size_t nr_pages)
 {
 	double deadline = ksm_now() + KSM_HANG_SECS;
 
-	while (count_swapped(addr, nr_pages) < nr_pages) {
+	while (ksm_count_swapped(addr, nr_pages) < nr_pages) {
 		if (ksm_now() > deadline)
 			return false;
 		ksm_spew(CGROUP "/memory.reclaim", "8M swappiness=200");
@@ -220,7 +174,7 @@ TEST_F_TIMEOUT(swap, swapped_pages_are_not_counted, KSM_TIMEOUT)
 	EXPECT_EQ(0, ksm_get("pages_sharing"));
 	EXPECT_EQ(0, ksm_stat_of(0, "ksm_merging_pages"));
 	/* ksmd has no business in swap: it does not bring anything in. */
-	EXPECT_EQ(NR_PAGES, count_swapped(self->addr, NR_PAGES));
+	EXPECT_EQ(NR_PAGES, ksm_count_swapped(self->addr, NR_PAGES));
 	EXPECT_TRUE(ksm_pages_hold(self->addr, NR_PAGES, 1, 0));
 }
 
@@ -249,8 +203,8 @@ TEST_F_TIMEOUT(swap, swapoff_copies_too, KSM_TIMEOUT)
 	if (!self->zram && !self->file)
 		SKIP(return, "the swap is not ours to turn off");
 	ASSERT_TRUE(swap_out(self->addr, NR_PAGES));
-	ASSERT_EQ(0, swapoff(self->zram ? ZRAM : SWAP_FILE));
-	EXPECT_EQ(0, count_swapped(self->addr, NR_PAGES));
+	ASSERT_EQ(0, swapoff(self->zram ? KSM_ZRAM : SWAP_FILE));
+	EXPECT_EQ(0, ksm_count_swapped(self->addr, NR_PAGES));
 	ksm_fill(self->addr, 3);
 	EXPECT_TRUE(ksm_pages_hold(ksm_page(self->addr, 1), NR_PAGES - 1, 1, 0));
 	ksm_fill(self->addr, 1);
@@ -273,9 +227,9 @@ TEST_F_TIMEOUT(swap, willneed_then_touch, KSM_TIMEOUT)
 TEST_F_TIMEOUT(swap, pageout_of_a_single_sharer, KSM_TIMEOUT)
 {
 	ASSERT_EQ(0, munmap(ksm_page(self->addr, 1), (NR_PAGES - 1) * psize()));
-	for (int i = 0; i < 100 && !count_swapped(self->addr, 1); i++)
+	for (int i = 0; i < 100 && !ksm_count_swapped(self->addr, 1); i++)
 		ksm_madvise(self->addr, 1, MADV_PAGEOUT);
-	EXPECT_EQ(1, count_swapped(self->addr, 1));
+	EXPECT_EQ(1, ksm_count_swapped(self->addr, 1));
 	EXPECT_TRUE(ksm_holds(self->addr, 1));
 }
 

@@ -29,6 +29,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/swap.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -438,6 +439,64 @@ static inline bool ksm_is_mergeable(char *addr)
 
 	return ksm_smaps(addr, "VmFlags:", flags, sizeof(flags)) &&
 	       strstr(flags, " mg");
+}
+
+static inline size_t ksm_count_swapped(char *addr, size_t nr_pages)
+{
+	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	size_t swapped = 0;
+
+	for (size_t i = 0; i < nr_pages; i++)
+		swapped += pagemap_is_swapped(fd, ksm_page(addr, i));
+	close(fd);
+	return swapped;
+}
+
+#define KSM_ZRAM	"/dev/zram0"
+#define KSM_SWAP_MIB	64
+
+/* Makes an unused zram device ours; false if there is none. */
+static inline bool ksm_zram_on(int mib)
+{
+	char size[16];
+
+	snprintf(size, sizeof(size), "%dM", mib);
+	return !ksm_spew("/sys/block/zram0/disksize", size);
+}
+
+static inline void ksm_zram_off(void)
+{
+	swapoff(KSM_ZRAM);
+	ksm_spew("/sys/block/zram0/reset", "1");
+}
+
+/*
+ * Swap on a device or file of KSM_SWAP_MIB, preferred to what the machine has. What
+ * mkswap writes is the version, the last page, and the signature at the end of the
+ * first page.
+ */
+static inline bool ksm_swapon(const char *path)
+{
+	char *page = calloc(1, psize());
+	__u32 *info = (__u32 *)(page + 1024);
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	bool ok;
+
+	info[0] = 1;
+	info[1] = ((size_t)KSM_SWAP_MIB << 20) / psize() - 1;
+	memcpy(page + psize() - 10, "SWAPSPACE2", 10);
+	ok = fd >= 0 && write(fd, page, psize()) == (ssize_t)psize() && !fsync(fd);
+	close(fd);
+	free(page);
+	return ok && !swapon(path, SWAP_FLAG_PREFER | SWAP_FLAG_PRIO_MASK);
+}
+
+static inline bool ksm_have_swap(void)
+{
+	char buf[4096];
+
+	return ksm_slurp("/proc/swaps", buf, sizeof(buf)) > 0 &&
+	       strchr(buf, '\n') && strchr(buf, '\n')[1];
 }
 
 /* Does any process but us have mergeable memory? It would spoil exact counts. */
