@@ -274,7 +274,7 @@ int __ksm_enter(struct mm_struct *mm)
  * __ksm_exit() - the pages of a registered mm are about to go
  * @mm: the mm; mm_users is 0 and mmap_lock not held, unless an exec has failed early
  *
- * ksmd, and whoever unmerges, leave an mm alone when they find mm_users 0. Taking
+ * Who merges or unmerges leaves an mm alone when he finds mm_users 0. Taking
  * mmap_lock waits for one who looked before. After a failed exec nothing is torn
  * down yet, the lock is held already, and mm_users is not 0: it is enough to wait
  * when the mm comes here again to be torn down.

@@ -15,7 +15,7 @@
  * Lock order, outer to inner:
  *
  *	engine->mutex
- *	  mmap_lock			never two of them
+ *	  mmap_lock or VMA lock		never two of them
  *	    folio lock			of pages that are to be merged: tried only
  *	      anon_vma
  *	        page table lock
@@ -656,6 +656,14 @@ void ksm_chunk_retire_slot(struct ksm_mm *kmm, struct ksm_chunk *chunk,
 void ksm_chunk_retire(struct ksm_mm *kmm, unsigned long start,
 		      unsigned long end);
 void ksm_chunk_untree(struct ksm_engine *engine, struct ksm_rmap_item *item);
+
+/* vma.c: VMAs that are being scanned */
+struct vm_area_struct *ksm_vma_lock_next(struct mm_struct *mm, unsigned long addr);
+void ksm_vma_unlock(struct vm_area_struct *vma);
+bool ksm_vma_is_wanted(struct vm_area_struct *vma);
+
+#define KSM_VMA_WALK_LOCK	(IS_ENABLED(CONFIG_PER_VMA_LOCK) ? \
+				 PGWALK_VMA_RDLOCK_VERIFY : PGWALK_RDLOCK)
 
 /* registry.c: the mms, and where the scan is */
 int ksm_registry_add(struct ksm_engine *engine, struct mm_struct *mm);

@@ -39,7 +39,7 @@
  * The walk stops at the first page table that yields anything. Where nothing is
  * mapped there is no page table, and nothing to pay for; where there is much that
  * yields nothing, the walk pauses after KSM_BATCH_TABLES, or as soon as somebody
- * waits for the mmap lock. A VMA counts as one more. All of it is charged to the
+ * may be waiting for the VMA. A VMA counts as one more. All of it is charged to the
  * budget, in parts of a page that is read.
  *
  * Whatever slots the walk has come past without finding a page for them are
@@ -48,7 +48,7 @@
 #include "ksm_internal.h"
 #include "ksm.h"
 
-/* Page tables looked through under one hold of the mmap lock, if they yield nothing. */
+/* Page tables looked through under one hold of a lock, if they yield nothing. */
 #define KSM_BATCH_TABLES	32
 
 /* Pages between fetching an item, fetching what it leads to, and looking at it. */
@@ -295,6 +295,19 @@ static bool ksm_scan_is_zeroed(u64 *slot, pte_t pte)
 }
 
 /*
+ * Where the architecture folds PTEs, some pages of a large folio have one dirty bit:
+ * it would be lost to those that are not looked at now.
+ */
+static bool ksm_scan_is_folded(struct folio *folio)
+{
+#ifdef pte_batch_hint
+	return folio_test_large(folio);
+#else
+	return false;
+#endif
+}
+
+/*
  * May the dirty bit be cleared before the page is read? Not where it means more than
  * that. And it is of no use while somebody may write to the page by other ways, or
  * if the page was found changed the last time, which it will be again.
@@ -302,7 +315,8 @@ static bool ksm_scan_is_zeroed(u64 *slot, pte_t pte)
 static bool ksm_scan_may_clean(struct ksm_scan *scan, struct vm_area_struct *vma,
 			       u64 *slot, struct folio *folio)
 {
-	if ((vma->vm_flags & VM_SHADOW_STACK) || ksm_scan_is_held(folio))
+	if ((vma->vm_flags & VM_SHADOW_STACK) || ksm_scan_is_folded(folio) ||
+	    ksm_scan_is_held(folio))
 		return false;
 	return !slot || !*slot || (scan->renew && ksm_slot_history(*slot).calm);
 }
@@ -507,11 +521,11 @@ static bool ksm_scan_found_gap(struct ksm_scan *scan, unsigned long addr)
 }
 
 /* After a page table, or a VMA, that has yielded nothing. */
-static bool ksm_scan_must_pause(struct ksm_scan *scan, struct mm_struct *mm)
+static bool ksm_scan_must_pause(struct ksm_scan *scan, struct vm_area_struct *vma)
 {
 	ksm_scan_charge(scan, KSM_COST_TABLE);
 	return ++scan->tables >= KSM_BATCH_TABLES || !scan->credit ||
-	       mmap_lock_is_contended(mm);
+	       ksm_vma_is_wanted(vma);
 }
 
 static int ksm_scan_pmd_entry(pmd_t *pmd, unsigned long addr, unsigned long end,
@@ -521,8 +535,6 @@ static int ksm_scan_pmd_entry(pmd_t *pmd, unsigned long addr, unsigned long end,
 	pmd_t entry = pmdp_get_lockless(pmd);
 
 	cond_resched();
-	if (!atomic_read(&walk->mm->mm_users))
-		return 1;
 	if (!pmd_present(entry))
 		return 0;
 	if (ksm_scan_found_gap(scan, addr))
@@ -533,41 +545,52 @@ static int ksm_scan_pmd_entry(pmd_t *pmd, unsigned long addr, unsigned long end,
 		ksm_scan_table(scan, walk->vma, pmd, addr, end);
 
 	/* A table that went away under us has no pages, and its slots are a gap. */
-	return scan->worker->nr || ksm_scan_must_pause(scan, walk->mm);
+	return scan->worker->nr || ksm_scan_must_pause(scan, walk->vma);
 }
 
 static const struct mm_walk_ops ksm_scan_ops = {
 	.pmd_entry = ksm_scan_pmd_entry,
-	.walk_lock = PGWALK_RDLOCK,
+	.walk_lock = KSM_VMA_WALK_LOCK,
 };
+
+static bool ksm_scan_is_offered(const struct vm_area_struct *vma)
+{
+	return vma->vm_flags & VM_MERGEABLE;
+}
+
+/* The rest of a VMA. Return: true if the walk stopped in it, or is to stop after it. */
+static bool ksm_scan_vma(struct ksm_scan *scan, struct vm_area_struct *vma)
+{
+	if (!ksm_scan_is_offered(vma) || !vma->anon_vma)
+		return false;
+	if (walk_page_range_vma(vma, max(scan->seen, vma->vm_start), vma->vm_end,
+				&ksm_scan_ops, scan))
+		return true;
+	/* There may be very many VMAs, with not even a page table. */
+	if (!ksm_scan_must_pause(scan, vma))
+		return false;
+	ksm_scan_found_gap(scan, vma->vm_end);
+	return true;
+}
 
 /*
  * Walk on from scan->seen. Return: true if the walk stopped on the way; false at
- * the end of the mm, *mergeable telling whether there was any VMA to be scanned.
+ * the end of the mm, *offered telling whether there was any VMA to be scanned.
  */
-static bool ksm_scan_walk(struct ksm_scan *scan, struct mm_struct *mm,
-			  bool *mergeable)
+static bool ksm_scan_walk(struct ksm_scan *scan, struct mm_struct *mm, bool *offered)
 {
+	unsigned long addr = scan->seen;
 	struct vm_area_struct *vma;
+	bool stopped = false;
 
-	VMA_ITERATOR(vmi, mm, scan->seen);
-	for_each_vma(vmi, vma) {
-		if (!(vma->vm_flags & VM_MERGEABLE))
-			continue;
-		*mergeable = true;
-		if (!vma->anon_vma)
-			continue;
-		if (walk_page_range_vma(vma, max(scan->seen, vma->vm_start),
-					vma->vm_end, &ksm_scan_ops, scan))
-			return true;
-		/* There may be very many VMAs, with not even a page table. */
-		if (ksm_scan_must_pause(scan, mm)) {
-			ksm_scan_found_gap(scan, vma->vm_end);
-			return true;
-		}
+	while (!stopped && (vma = ksm_vma_lock_next(mm, addr))) {
+		addr = vma->vm_end;
+		*offered |= ksm_scan_is_offered(vma);
+		stopped = ksm_scan_vma(scan, vma);
+		ksm_vma_unlock(vma);
 		cond_resched();
 	}
-	return ksm_scan_found_gap(scan, mm->task_size);
+	return stopped || ksm_scan_found_gap(scan, mm->task_size);
 }
 
 /* The candidates are all from under one page table: pin down its chunk. */
@@ -597,6 +620,31 @@ static void ksm_scan_settle(struct ksm_scan *scan, unsigned int *budget)
 		ksm_scan_charge(scan, KSM_COST_TABLE);
 	*budget = div_u64(scan->credit + KSM_COST_READ - 1, KSM_COST_READ);
 	scan->worker->owed = (u64)*budget * KSM_COST_READ - scan->credit;
+}
+
+static void ksm_scan_forget(struct ksm_worker *worker)
+{
+	ksm_chunk_retire(worker->kmm, 0, ULONG_MAX);
+	ksm_registry_remove(worker->engine, worker->kmm);
+}
+
+/*
+ * At the end of an mm of which nothing seemed to be on offer: make sure, with new
+ * offers kept out, and forget it. Return: false if there was something after all.
+ */
+static bool ksm_scan_forget_idle(struct ksm_worker *worker, struct mm_struct *mm)
+{
+	struct vm_area_struct *vma;
+	bool offered = false;
+
+	VMA_ITERATOR(vmi, mm, 0);
+	mmap_read_lock(mm);
+	for_each_vma(vmi, vma)
+		offered |= ksm_scan_is_offered(vma);
+	if (!offered)
+		ksm_scan_forget(worker);
+	mmap_read_unlock(mm);
+	return !offered;
 }
 
 /**
@@ -629,20 +677,20 @@ enum ksm_scan_result ksm_scan_collect(struct ksm_worker *worker,
 		.shadowed = mm_has_notifiers(mm),
 	};
 	enum ksm_scan_result result = KSM_SCAN_BATCH;
-	bool mergeable = *addr;
+	bool offered = *addr;
 
 	lockdep_assert_held(&worker->engine->mutex);
 	worker->nr = 0;
-	mmap_read_lock(mm);
-	if (!atomic_read(&mm->mm_users))
+	if (!mmget_not_zero(mm)) {
+		ksm_scan_forget(worker);
 		result = KSM_SCAN_GONE;
-	else if (!ksm_scan_walk(&scan, mm, &mergeable))
-		result = mergeable ? KSM_SCAN_END : KSM_SCAN_GONE;
-	if (result == KSM_SCAN_GONE) {
-		ksm_chunk_retire(kmm, 0, ULONG_MAX);
-		ksm_registry_remove(worker->engine, kmm);
+	} else {
+		if (!ksm_scan_walk(&scan, mm, &offered))
+			result = offered || !ksm_scan_forget_idle(worker, mm) ?
+				KSM_SCAN_END : KSM_SCAN_GONE;
+		/* If that was the last one, it is not ksmd that tears the mm down. */
+		mmput_async(mm);
 	}
-	mmap_read_unlock(mm);
 
 	ksm_scan_settle(&scan, budget);
 	if (result == KSM_SCAN_GONE)

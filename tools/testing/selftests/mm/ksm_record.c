@@ -29,7 +29,7 @@
 /* So many passes after a CPU's write or a move, what is due has been merged. */
 #define SOON		3
 /* And so many after any other change: each page is read again from time to time. */
-#define RARELY		70
+#define RARELY		270
 
 /* Reclaim and the TLB depend on the CPU, so a test had better stay on one. */
 static void stay_on_cpu(int cpu)
