@@ -208,6 +208,7 @@ struct ksm_mm {
  * @heat: how well merging goes here
  * @written: the huge page that is mapped here had been written when this pass came
  *	     to its start
+ * @cleaned: its dirty bit was cleared then; nothing else will tell of that write
  * @slots: PTRS_PER_PTE of them; see item.c for what is in one
  */
 struct ksm_chunk {
@@ -215,6 +216,7 @@ struct ksm_chunk {
 	unsigned int nr;
 	struct ksm_heat heat;
 	bool written;
+	bool cleaned;
 	u64 *slots;
 };
 

@@ -428,10 +428,13 @@ static void ksm_scan_start_huge(struct ksm_scan *scan, struct vm_area_struct *vm
 				pmd_t *pmd, unsigned long addr, struct folio *folio)
 {
 	pmd_t entry = pmdp_get(pmd);
+	bool clean = pmd_dirty(entry) && ksm_scan_may_clean_huge(scan, vma, folio);
 
-	if (scan->chunk)
+	if (scan->chunk) {
 		scan->chunk->written = pmd_dirty(entry);
-	if (!pmd_dirty(entry) || !ksm_scan_may_clean_huge(scan, vma, folio))
+		scan->chunk->cleaned = clean;
+	}
+	if (!clean)
 		return;
 	/* This flushes while the entry is invalid. */
 	entry = pmdp_invalidate(vma, addr, pmd);
@@ -449,6 +452,8 @@ static void ksm_scan_huge_pages(struct ksm_scan *scan, struct vm_area_struct *vm
 	if (!(addr & ~PMD_MASK))
 		ksm_scan_start_huge(scan, vma, pmd, addr, page_folio(page));
 	dirty = !scan->chunk || scan->chunk->written || pmd_dirty(pmdp_get(pmd));
+	/* A page that smart scan passed over now would not be read the next time. */
+	scan->wary |= scan->chunk && scan->chunk->cleaned;
 	page += (addr & ~PMD_MASK) >> PAGE_SHIFT;
 	for (; addr != end && !ksm_scan_is_full(scan, addr);
 	     addr += PAGE_SIZE, page++) {
