@@ -1,0 +1,290 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * A guest whose memory is merged: it writes through page tables of its own, which
+ * the PTEs of its host process know nothing about.
+ *
+ * The guest is a few bytes of real mode code. In each run it changes one word in
+ * each of a row of pages, as its registers say, and halts. So what its memory has to
+ * hold is known exactly, whatever KSM has done to it meanwhile.
+ */
+#include <linux/kvm.h>
+#include <pthread.h>
+#include <sys/ioctl.h>
+#include "ksm_util.h"
+
+/* Guest physical addresses; in real mode a segment is a sixteenth of one. */
+#define CODE		0x1000UL
+#define MEMORY		0x10000UL
+#define NR_PAGES	64
+#define PARAGRAPH	16
+
+/* As often as there is something to be merged, that takes so many passes. */
+#define SOON		4
+/* What a guest's write has not told is found when its page is read regardless. */
+#define RARELY		40
+#define NR_ROUNDS	400
+
+/* For cx pages from segment ax on: the word at es:di becomes edx, or edx more. */
+static const unsigned char store_code[] = {
+	0x8e, 0xc0,			/* 1: mov %ax, %es */
+	0x26, 0x66, 0x89, 0x15,		/* mov %edx, %es:(%di) */
+	0x05, 0x00, 0x01,		/* add $0x100, %ax */
+	0xe2, 0xf5,			/* loop 1b */
+	0xf4,				/* hlt */
+};
+
+static const unsigned char add_code[] = {
+	0x8e, 0xc0,
+	0x26, 0x66, 0x01, 0x15,		/* add %edx, %es:(%di) */
+	0x05, 0x00, 0x01,
+	0xe2, 0xf5,
+	0xf4,
+};
+
+#define STORE	CODE
+#define ADD	(CODE + 0x100)
+
+FIXTURE(kvm)
+{
+	int kvm, vm, vcpu;
+	struct kvm_run *run;
+	char *code;
+	char *memory;
+};
+
+static int set_memory(int vm, int slot, unsigned long at, char *memory, size_t nr_pages)
+{
+	struct kvm_userspace_memory_region region = {
+		.slot = slot,
+		.guest_phys_addr = at,
+		.memory_size = nr_pages * psize(),
+		.userspace_addr = (unsigned long)memory,
+	};
+
+	return ioctl(vm, KVM_SET_USER_MEMORY_REGION, &region);
+}
+
+/* Let the guest write to the first word of pages from @first on; true if it did. */
+static bool guest_write(FIXTURE_DATA(kvm) * self, unsigned long code, int first, int nr,
+			__u32 value)
+{
+	struct kvm_regs regs = {
+		.rip = code,
+		.rflags = 2,
+		.rax = (MEMORY + first * psize()) / PARAGRAPH,
+		.rcx = nr,
+		.rdx = value,
+	};
+
+	if (ioctl(self->vcpu, KVM_SET_REGS, &regs) || ioctl(self->vcpu, KVM_RUN, NULL))
+		return false;
+	return self->run->exit_reason == KVM_EXIT_HLT;
+}
+
+/* The guest's word of a page. */
+static int word_of(FIXTURE_DATA(kvm) * self, int page)
+{
+	return *(int *)ksm_page(self->memory, page);
+}
+
+/* Does every page hold the pattern of seed 1, but for the guest's word, @value? */
+static bool all_hold(FIXTURE_DATA(kvm) * self, __u32 value)
+{
+	for (int i = 0; i < NR_PAGES; i++) {
+		const __u32 *page = (const __u32 *)ksm_page(self->memory, i);
+
+		for (size_t j = 0; j < psize() / sizeof(*page); j++) {
+			__u32 expected = ksm_word(1, j / 2) >> (j % 2 * 32);
+
+			if (page[j] != (j ? expected : value))
+				return false;
+		}
+	}
+	return true;
+}
+
+static const char *make_guest(FIXTURE_DATA(kvm) * self)
+{
+	struct kvm_sregs sregs;
+	int size;
+
+	self->kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+	if (self->kvm < 0)
+		return "no /dev/kvm";
+	self->vm = ioctl(self->kvm, KVM_CREATE_VM, 0);
+	if (self->vm < 0)
+		return "KVM makes no guests here";
+	self->code = mmap(NULL, psize(), PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	self->memory = ksm_map(NR_PAGES);
+	if (self->code == MAP_FAILED || self->memory == MAP_FAILED)
+		return "no memory";
+	memcpy(self->code, store_code, sizeof(store_code));
+	memcpy(self->code + ADD - CODE, add_code, sizeof(add_code));
+	if (set_memory(self->vm, 0, CODE, self->code, 1) ||
+	    set_memory(self->vm, 1, MEMORY, self->memory, NR_PAGES))
+		return "no memory slots";
+
+	self->vcpu = ioctl(self->vm, KVM_CREATE_VCPU, 0);
+	size = ioctl(self->kvm, KVM_GET_VCPU_MMAP_SIZE, NULL);
+	if (self->vcpu < 0 || size < (int)sizeof(*self->run))
+		return "no virtual CPU";
+	self->run = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, self->vcpu, 0);
+	if (self->run == MAP_FAILED || ioctl(self->vcpu, KVM_GET_SREGS, &sregs))
+		return "no registers";
+	sregs.cs.base = 0;
+	sregs.cs.selector = 0;
+	return ioctl(self->vcpu, KVM_SET_SREGS, &sregs) ? "no registers" : NULL;
+}
+
+FIXTURE_SETUP(kvm)
+{
+	const char *why_not = ksm_setup();
+
+	why_not = why_not ?: make_guest(self);
+	if (why_not)
+		SKIP(return, "%s", why_not);
+	/* Word 0 of each page is the guest's. */
+	ksm_fill_pages(self->memory, NR_PAGES, 1, 0);
+	ASSERT_TRUE(guest_write(self, STORE, 0, NR_PAGES, 0));
+	ASSERT_TRUE(all_hold(self, 0));
+	ASSERT_EQ(0, ksm_madvise(self->memory, NR_PAGES, MADV_MERGEABLE));
+}
+
+FIXTURE_TEARDOWN_PARENT(kvm)
+{
+	ksm_restore();
+}
+
+/* What a guest wrote is shared; its next writes unshare it, and are kept. */
+TEST_F_TIMEOUT(kvm, guest_writes_to_merged_pages, KSM_TIMEOUT)
+{
+	for (__u32 round = 1; round <= 3; round++) {
+		ASSERT_EQ(0, ksm_scan(SOON * round));
+		ASSERT_EQ(NR_PAGES - 1, ksm_get("pages_sharing"));
+		ASSERT_TRUE(ksm_one_frame(self->memory, NR_PAGES));
+		ASSERT_TRUE(guest_write(self, ADD, 0, NR_PAGES, 1));
+		EXPECT_TRUE(all_hold(self, round));
+		EXPECT_FALSE(ksm_one_frame(self->memory, NR_PAGES));
+	}
+}
+
+/* One page of many is written: the others stay shared, and as they are. */
+TEST_F_TIMEOUT(kvm, guest_writes_to_one_of_them, KSM_TIMEOUT)
+{
+	ASSERT_EQ(0, ksm_scan(SOON));
+	ASSERT_TRUE(guest_write(self, STORE, 7, 1, 1234));
+	EXPECT_EQ(1234, word_of(self, 7));
+	EXPECT_EQ(0, word_of(self, 6));
+	EXPECT_EQ(0, word_of(self, 8));
+	ASSERT_EQ(0, ksm_scan(1));
+	EXPECT_EQ(NR_PAGES - 2, ksm_get("pages_sharing"));
+	EXPECT_TRUE(ksm_one_frame(ksm_page(self->memory, 8), NR_PAGES - 8));
+	/* And when it is equal again it is shared again. */
+	ASSERT_TRUE(guest_write(self, STORE, 7, 1, 0));
+	ASSERT_EQ(0, ksm_scan(RARELY));
+	EXPECT_EQ(NR_PAGES - 1, ksm_get("pages_sharing"));
+	EXPECT_TRUE(all_hold(self, 0));
+}
+
+/*
+ * The guest is paused for long, its pages are known well and their PTEs clean. When it
+ * goes on, what it writes does not show there, and is to be noticed all the same.
+ */
+TEST_F_TIMEOUT(kvm, guest_writes_to_settled_pages, KSM_TIMEOUT)
+{
+	char *twin = ksm_map_dups(1, 1);
+
+	ASSERT_NE(MAP_FAILED, twin);
+	*(__u32 *)twin = 99;
+	for (int i = 0; i < NR_PAGES; i++)
+		ASSERT_TRUE(guest_write(self, STORE, i, 1, 1000 + i));
+	ASSERT_EQ(0, ksm_scan(RARELY));
+	EXPECT_EQ(0, ksm_get("pages_shared"));
+
+	ASSERT_TRUE(guest_write(self, STORE, 5, 1, 99));
+	ASSERT_EQ(0, ksm_scan(RARELY));
+	EXPECT_EQ(1, ksm_get("pages_sharing"));
+	EXPECT_EQ(ksm_pfn(twin), ksm_pfn(ksm_page(self->memory, 5)));
+	EXPECT_EQ(1004, word_of(self, 4));
+	EXPECT_EQ(99, word_of(self, 5));
+	EXPECT_EQ(1006, word_of(self, 6));
+}
+
+/* The guest adds to all its pages, all the time, while ksmd merges them. */
+TEST_F_TIMEOUT(kvm, guest_writes_while_scanned, KSM_TIMEOUT)
+{
+	long copied = ksm_vmstat("cow_ksm");
+	double deadline = ksm_now() + KSM_HANG_SECS;
+	__u32 rounds = 0;
+
+	ASSERT_EQ(0, ksm_write("sleep_millisecs", "0"));
+	ASSERT_EQ(0, ksm_write("run", "1"));
+	while (rounds < NR_ROUNDS || ksm_vmstat("cow_ksm") < copied + NR_PAGES) {
+		ASSERT_LT(ksm_now(), deadline);
+		ASSERT_TRUE(guest_write(self, ADD, 0, NR_PAGES, 1));
+		rounds++;
+		/* Now and then it pauses for so long that all are merged. */
+		if (rounds % (NR_ROUNDS / 8) == 0)
+			ASSERT_EQ(0, ksm_wait_scans(SOON * 2));
+	}
+	ASSERT_EQ(0, ksm_write("run", "0"));
+	EXPECT_TRUE(all_hold(self, rounds));
+}
+
+/* Its memory slot is taken away and put back in the middle of scans. */
+TEST_F_TIMEOUT(kvm, slot_is_removed_while_scanned, KSM_TIMEOUT)
+{
+	ASSERT_EQ(0, ksm_write("sleep_millisecs", "0"));
+	ASSERT_EQ(0, ksm_write("run", "1"));
+	for (__u32 round = 1; round <= NR_ROUNDS; round++) {
+		ASSERT_TRUE(guest_write(self, ADD, 0, NR_PAGES, 1));
+		ASSERT_EQ(0, set_memory(self->vm, 1, MEMORY, self->memory, 0));
+		if (round % 50 == 0)
+			ASSERT_EQ(0, ksm_wait_scans(SOON * 2));
+		ASSERT_EQ(0, set_memory(self->vm, 1, MEMORY, self->memory, NR_PAGES));
+	}
+	ASSERT_EQ(0, ksm_write("run", "0"));
+	EXPECT_TRUE(all_hold(self, NR_ROUNDS));
+}
+
+/* -- Who else takes the pages away from the guest -- */
+
+struct disturber {
+	pthread_t thread;
+	char *memory;
+	bool end;
+	int err;
+};
+
+/* Unmerges, offers again, and pages out, until it is told to stop. */
+static void *disturb(void *arg)
+{
+	struct disturber *d = arg;
+
+	while (!__atomic_load_n(&d->end, __ATOMIC_ACQUIRE) && !d->err) {
+		d->err = ksm_madvise(d->memory, NR_PAGES, MADV_UNMERGEABLE) ?:
+			 ksm_madvise(d->memory, NR_PAGES, MADV_MERGEABLE) ?:
+			 ksm_madvise(d->memory, NR_PAGES, MADV_PAGEOUT);
+		usleep(1000);
+	}
+	return NULL;
+}
+
+TEST_F_TIMEOUT(kvm, guest_writes_while_all_is_undone, KSM_TIMEOUT)
+{
+	struct disturber d = { .memory = self->memory };
+
+	ASSERT_EQ(0, ksm_write("sleep_millisecs", "0"));
+	ASSERT_EQ(0, ksm_write("run", "1"));
+	ASSERT_EQ(0, pthread_create(&d.thread, NULL, disturb, &d));
+	for (int round = 0; round < NR_ROUNDS; round++)
+		ASSERT_TRUE(guest_write(self, ADD, 0, NR_PAGES, 1));
+	__atomic_store_n(&d.end, true, __ATOMIC_RELEASE);
+	pthread_join(d.thread, NULL);
+	EXPECT_EQ(0, d.err);
+	ASSERT_EQ(0, ksm_write("run", "0"));
+	EXPECT_TRUE(all_hold(self, NR_ROUNDS));
+}
+
+TEST_HARNESS_MAIN
