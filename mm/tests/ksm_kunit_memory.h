@@ -35,20 +35,24 @@ static struct kt_pair kt_merged_pair(struct kunit *test, unsigned long nr)
 
 /* merge.c */
 
-static int kt_replace(struct mm_struct *mm, unsigned long addr, struct folio *folio,
-		      struct folio *kfolio)
+/* The two halves of a merge, for one page; its folio is locked. */
+static int kt_freeze(struct mm_struct *mm, struct ksm_merge *merge)
 {
-	struct vm_area_struct *vma;
-	int err = -ENXIO;
-
 	lru_add_drain_all();
 	mmap_read_lock(mm);
-	vma = ksm_merge_vma(mm, addr);
-	if (vma)
-		err = ksm_merge_replace(vma, addr, folio_page(folio, 0),
-					kfolio ? folio_page(kfolio, 0) : NULL);
+	ksm_merge_find(mm, merge, 1);
+	ksm_merge_freeze(mm, merge, 1);
 	mmap_read_unlock(mm);
-	return err;
+	return merge->err;
+}
+
+static int kt_replace(struct mm_struct *mm, struct ksm_merge *merge)
+{
+	mmap_read_lock(mm);
+	ksm_merge_find(mm, merge, 1);
+	ksm_merge_replace(mm, merge, 1);
+	mmap_read_unlock(mm);
+	return merge->err;
 }
 
 static int kt_break(struct mm_struct *mm, unsigned long addr, unsigned long nr)
@@ -64,26 +68,58 @@ static int kt_break(struct mm_struct *mm, unsigned long addr, unsigned long nr)
 	return err;
 }
 
-/* A page that is not equal, not there, or in use keeps its PTE as it was. */
+static int kt_try_freeze(struct kunit *test, struct mm_struct *mm, unsigned long addr,
+			 struct folio *folio)
+{
+	struct ksm_merge merge = { .addr = addr, .page = folio_page(folio, 0) };
+	int err;
+
+	folio_lock(folio);
+	err = kt_freeze(mm, &merge);
+	folio_unlock(folio);
+	KUNIT_EXPECT_FALSE(test, merge.taken);
+	return err;
+}
+
+/* A page that is not there, or in use, keeps its PTE as it was. */
 static void ksm_test_merge_backs_out(struct kunit *test)
 {
 	struct mm_struct *mm = kt_mm(test);
 	unsigned long addr = kt_map_filled(test, mm, 2, 7);
 	struct folio *folio = kt_get_folio(test, mm, addr);
 	pte_t pte = kt_pte(mm, addr);
+	pte_t next = kt_pte(mm, addr + PAGE_SIZE);
 
-	KUNIT_EXPECT_EQ(test, kt_replace(mm, addr, folio, NULL), -EFAULT);
-	KUNIT_EXPECT_EQ(test, kt_replace(mm, addr + PAGE_SIZE, folio, NULL), -EFAULT);
-	kt_fill(test, mm, addr, 0);
+	KUNIT_EXPECT_EQ(test, kt_try_freeze(test, mm, addr + PAGE_SIZE, folio), -EFAULT);
+	KUNIT_EXPECT_EQ(test, kt_try_freeze(test, mm, addr + SZ_1G, folio), -EFAULT);
 	folio_get(folio);
-	KUNIT_EXPECT_EQ(test, kt_replace(mm, addr, folio, NULL), -EBUSY);
+	KUNIT_EXPECT_EQ(test, kt_try_freeze(test, mm, addr, folio), -EBUSY);
 	folio_put(folio);
-	folio_lock(folio);
-	KUNIT_EXPECT_EQ(test, kt_replace(mm, addr, folio, NULL), -EBUSY);
-	folio_unlock(folio);
 	KUNIT_EXPECT_EQ(test, pte_val(pte), pte_val(kt_pte(mm, addr)));
+	KUNIT_EXPECT_EQ(test, pte_val(next), pte_val(kt_pte(mm, addr + PAGE_SIZE)));
 	KUNIT_EXPECT_TRUE(test, PageAnonExclusive(folio_page(folio, 0)));
 	KUNIT_EXPECT_EQ(test, folio_ref_count(folio), 2);
+	folio_put(folio);
+}
+
+/* Who writes to a page that is frozen, and was compared, keeps what he wrote. */
+static void ksm_test_merge_leaves_what_was_written(struct kunit *test)
+{
+	struct mm_struct *mm = kt_mm(test);
+	unsigned long addr = kt_map_filled(test, mm, 1, 0);
+	struct folio *folio = kt_get_folio(test, mm, addr);
+	struct ksm_merge merge = { .addr = addr, .page = folio_page(folio, 0) };
+
+	folio_lock(folio);
+	KUNIT_EXPECT_EQ(test, kt_freeze(mm, &merge), 0);
+	folio_unlock(folio);
+	kt_fill(test, mm, addr, 8);
+	folio_lock(folio);
+	KUNIT_EXPECT_EQ(test, kt_replace(mm, &merge), -EFAULT);
+	folio_unlock(folio);
+	KUNIT_EXPECT_TRUE(test, kt_holds(test, mm, addr, 8));
+	KUNIT_EXPECT_FALSE(test, is_ksm_zero_pte(kt_pte(mm, addr)));
+	KUNIT_EXPECT_EQ(test, folio_ref_count(folio), 1);
 	folio_put(folio);
 }
 
@@ -94,8 +130,12 @@ static void ksm_test_merge_maps_zero_page(struct kunit *test)
 	unsigned long addr = kt_map_filled(test, mm, 2, 0);
 	unsigned long rss = get_mm_counter_sum(mm, MM_ANONPAGES);
 	struct folio *folio = kt_get_folio(test, mm, addr);
+	struct ksm_merge merge = { .addr = addr, .page = folio_page(folio, 0) };
 
-	KUNIT_EXPECT_EQ(test, kt_replace(mm, addr, folio, NULL), 0);
+	folio_lock(folio);
+	KUNIT_EXPECT_EQ(test, kt_freeze(mm, &merge), 0);
+	KUNIT_EXPECT_EQ(test, kt_replace(mm, &merge), 0);
+	folio_unlock(folio);
 	KUNIT_EXPECT_EQ(test, folio_ref_count(folio), 1);
 	KUNIT_EXPECT_FALSE(test, folio_mapped(folio));
 	folio_put(folio);
@@ -118,15 +158,11 @@ static void ksm_test_merge_freeze_ends_writing(struct kunit *test)
 	struct mm_struct *mm = kt_mm(test);
 	unsigned long addr = kt_map_filled(test, mm, 1, 7);
 	struct folio *folio = kt_get_folio(test, mm, addr);
-	int err;
+	struct ksm_merge merge = { .addr = addr, .page = folio_page(folio, 0) };
 
-	lru_add_drain_all();
 	folio_lock(folio);
-	mmap_read_lock(mm);
-	err = ksm_merge_freeze(ksm_merge_vma(mm, addr), addr, folio_page(folio, 0));
-	mmap_read_unlock(mm);
+	KUNIT_EXPECT_EQ(test, kt_freeze(mm, &merge), 0);
 	folio_unlock(folio);
-	KUNIT_EXPECT_EQ(test, err, 0);
 	KUNIT_EXPECT_FALSE(test, pte_write(kt_pte(mm, addr)));
 	KUNIT_EXPECT_FALSE(test, PageAnonExclusive(folio_page(folio, 0)));
 	KUNIT_EXPECT_TRUE(test, folio_test_dirty(folio));
@@ -716,6 +752,7 @@ static void ksm_test_debug_sees_what_is_wrong(struct kunit *test)
 
 static struct kunit_case ksm_test_memory_cases[] = {
 	KUNIT_CASE(ksm_test_merge_backs_out),
+	KUNIT_CASE(ksm_test_merge_leaves_what_was_written),
 	KUNIT_CASE(ksm_test_merge_maps_zero_page),
 	KUNIT_CASE(ksm_test_merge_freeze_ends_writing),
 	KUNIT_CASE(ksm_test_merge_vma_asks_for_the_offer),
