@@ -22,7 +22,7 @@
 #define SOON		4
 /* What a guest's write has not told is found when its page is read regardless. */
 #define RARELY		40
-#define NR_ROUNDS	400
+#define NR_ROUNDS	40
 
 /* For cx pages from segment ax on: the word at es:di becomes edx, or edx more. */
 static const unsigned char store_code[] = {
@@ -225,7 +225,7 @@ TEST_F_TIMEOUT(kvm, guest_writes_while_scanned, KSM_TIMEOUT)
 		ASSERT_TRUE(guest_write(self, ADD, 0, NR_PAGES, 1));
 		rounds++;
 		/* Now and then it pauses for so long that all are merged. */
-		if (rounds % (NR_ROUNDS / 8) == 0)
+		if (rounds % (NR_ROUNDS / 4) == 0)
 			ASSERT_EQ(0, ksm_wait_scans(SOON * 2));
 	}
 	ASSERT_EQ(0, ksm_write("run", "0"));
@@ -240,7 +240,7 @@ TEST_F_TIMEOUT(kvm, slot_is_removed_while_scanned, KSM_TIMEOUT)
 	for (__u32 round = 1; round <= NR_ROUNDS; round++) {
 		ASSERT_TRUE(guest_write(self, ADD, 0, NR_PAGES, 1));
 		ASSERT_EQ(0, set_memory(self->vm, 1, MEMORY, self->memory, 0));
-		if (round % 50 == 0)
+		if (round % (NR_ROUNDS / 4) == 0)
 			ASSERT_EQ(0, ksm_wait_scans(SOON * 2));
 		ASSERT_EQ(0, set_memory(self->vm, 1, MEMORY, self->memory, NR_PAGES));
 	}
@@ -274,17 +274,18 @@ static void *disturb(void *arg)
 TEST_F_TIMEOUT(kvm, guest_writes_while_all_is_undone, KSM_TIMEOUT)
 {
 	struct disturber d = { .memory = self->memory };
+	const int nr_rounds = 10 * NR_ROUNDS;	/* there are no pauses */
 
 	ASSERT_EQ(0, ksm_write("sleep_millisecs", "0"));
 	ASSERT_EQ(0, ksm_write("run", "1"));
 	ASSERT_EQ(0, pthread_create(&d.thread, NULL, disturb, &d));
-	for (int round = 0; round < NR_ROUNDS; round++)
+	for (int round = 0; round < nr_rounds; round++)
 		ASSERT_TRUE(guest_write(self, ADD, 0, NR_PAGES, 1));
 	__atomic_store_n(&d.end, true, __ATOMIC_RELEASE);
 	pthread_join(d.thread, NULL);
 	EXPECT_EQ(0, d.err);
 	ASSERT_EQ(0, ksm_write("run", "0"));
-	EXPECT_TRUE(all_hold(self, NR_ROUNDS));
+	EXPECT_TRUE(all_hold(self, nr_rounds));
 }
 
 TEST_HARNESS_MAIN
