@@ -60,8 +60,7 @@ static inline long mm_ksm_zero_pages(struct mm_struct *mm)
 static inline void ksm_count_zero_pages(struct mm_struct *mm, long nr)
 {
 	atomic_long_add(nr, &ksm_zero_pages);
-	if (mm)
-		atomic_long_add(nr, &mm->ksm_zero_pages);
+	atomic_long_add(nr, &mm->ksm_zero_pages);
 }
 
 /* To be called with each PTE that is taken away, under the page table lock. */
@@ -69,6 +68,22 @@ static inline void ksm_might_unmap_zero_page(struct mm_struct *mm, pte_t pte)
 {
 	if (is_ksm_zero_pte(pte))
 		ksm_count_zero_pages(mm, -1);
+}
+
+/*
+ * And with each that fork copies. It may fail half-way and leave out mappings, so that
+ * the parent's count would not do for the child.
+ */
+static inline void ksm_might_map_zero_page(struct mm_struct *mm, pte_t pte)
+{
+	if (is_ksm_zero_pte(pte))
+		ksm_count_zero_pages(mm, 1);
+}
+
+/* A new mm begins as a byte-wise copy of its parent. */
+static inline void ksm_mm_init(struct mm_struct *mm)
+{
+	atomic_long_set(&mm->ksm_zero_pages, 0);
 }
 
 /*
@@ -81,7 +96,6 @@ static inline void ksm_fork(struct mm_struct *child, struct mm_struct *parent)
 		return;
 	child->ksm_rmap_items = 0;
 	child->ksm_merging_pages = 0;
-	ksm_count_zero_pages(NULL, mm_ksm_zero_pages(child));
 	__ksm_enter(child);
 }
 
@@ -118,6 +132,8 @@ static inline int ksm_execve(struct mm_struct *mm)
 static inline void ksm_fork(struct mm_struct *child, struct mm_struct *parent) { }
 static inline void ksm_exit(struct mm_struct *mm) { }
 static inline void ksm_might_unmap_zero_page(struct mm_struct *mm, pte_t pte) { }
+static inline void ksm_might_map_zero_page(struct mm_struct *mm, pte_t pte) { }
+static inline void ksm_mm_init(struct mm_struct *mm) { }
 static inline void
 collect_procs_ksm(const struct folio *folio, const struct page *failed,
 		  struct list_head *to_kill, int force_early) { }

@@ -88,6 +88,24 @@ TEST_F_TIMEOUT(zero, write_takes_one_off, KSM_TIMEOUT)
 	expect_zero_pages(_metadata, NR_PAGES);
 }
 
+/* A child is counted with what it was given, which need not be all. */
+TEST_F_TIMEOUT(zero, fork_leaves_some_out, KSM_TIMEOUT)
+{
+	struct ksm_child child;
+
+	ASSERT_EQ(0, ksm_madvise(self->addr, 10, MADV_DONTFORK));
+	if (ksm_child_fork(&child)) {
+		bool ok = ksm_stat_of(0, "ksm_zero_pages") == NR_PAGES - 10;
+
+		ksm_child_pause(&child);
+		_exit(!ok);
+	}
+	ASSERT_TRUE(ksm_child_wait(&child));
+	EXPECT_EQ(2 * NR_PAGES - 10, ksm_get("ksm_zero_pages"));
+	EXPECT_EQ(0, ksm_child_finish(&child));
+	expect_zero_pages(_metadata, NR_PAGES);
+}
+
 TEST_F_TIMEOUT(zero, unmergeable_takes_them_off, KSM_TIMEOUT)
 {
 	ASSERT_EQ(0, ksm_madvise(self->addr, 10, MADV_UNMERGEABLE));
