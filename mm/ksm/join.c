@@ -133,7 +133,12 @@ static int ksm_join_lock_kfolio(struct ksm_merge *merges, unsigned int i)
 	return 0;
 }
 
-/* One that is to join is put on its node's list. The mmap lock is held. */
+/*
+ * One that is to join is put on its node's list. The mmap lock is held.
+ *
+ * MADV_FREE of a page that had one sharer made it clean, so that reclaim may drop it.
+ * From here on there is another, who has not asked for that.
+ */
 static void ksm_join_enlist(struct ksm_worker *worker)
 {
 	unsigned int i;
@@ -144,9 +149,11 @@ static void ksm_join_enlist(struct ksm_worker *worker)
 		if (merge->err || !merge->kpage)
 			continue;
 		merge->err = ksm_join_lock_kfolio(worker->merges, i);
-		if (!merge->err)
-			ksm_join_attach(worker->engine, merge->item,
-					merge->node, merge->vma);
+		if (merge->err)
+			continue;
+		folio_mark_dirty(page_folio(merge->kpage));
+		ksm_join_attach(worker->engine, merge->item, merge->node,
+				merge->vma);
 	}
 }
 

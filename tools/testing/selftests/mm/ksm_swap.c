@@ -165,6 +165,24 @@ TEST_F_TIMEOUT(swap, two_processes, KSM_TIMEOUT)
 	EXPECT_EQ(0, ksm_child_finish(&child));
 }
 
+/* That its only sharer had no more use for a page does not bind those who come later. */
+TEST_F_TIMEOUT(swap, joins_what_was_freed_lazily, KSM_TIMEOUT)
+{
+	char *later;
+
+	ASSERT_EQ(0, munmap(ksm_page(self->addr, 1), (NR_PAGES - 1) * psize()));
+	ASSERT_EQ(0, ksm_madvise(self->addr, 1, MADV_FREE));
+	later = ksm_map_dups(2, 1);
+	ASSERT_NE(MAP_FAILED, later);
+	ASSERT_EQ(0, ksm_scan(3));
+	ASSERT_EQ(2, ksm_count_merged(later, 2));
+	for (int i = 0; i < 500 && ksm_pfn(later) != -1UL; i++) {
+		ksm_spew(CGROUP "/memory.reclaim", "8M swappiness=200");
+		usleep(10000);
+	}
+	EXPECT_TRUE(ksm_pages_hold(later, 2, 1, 0));
+}
+
 /* The counters let go of what was swapped out, within a pass. */
 TEST_F_TIMEOUT(swap, swapped_pages_are_not_counted, KSM_TIMEOUT)
 {
