@@ -167,7 +167,8 @@ static bool ksm_swapin_fits(struct folio *folio, struct vm_area_struct *vma,
 	struct anon_vma *home;
 
 	if (folio_test_ksm(folio))
-		return ksm_node_of(folio) && !unmerging;
+		return ksm_node_of(folio) && !unmerging &&
+		       (vma->vm_flags & VM_MERGEABLE);
 	home = folio_anon_vma(folio);
 	return !home || folio_test_large(folio) ||
 	       (home->root == vma->anon_vma->root &&
@@ -197,7 +198,8 @@ static struct folio *ksm_swapin_alloc(struct vm_area_struct *vma,
  * cache. The first to fault it in may get it with its own anon_vma; it does not fit
  * the next one's. Joining them again would take locks that a fault cannot take, so
  * the next one gets a copy, which ksmd will merge in its time. It is also where a
- * KSM folio is given up while everything is being unmerged.
+ * KSM folio is given up while everything is being unmerged, and where the pages were
+ * withdrawn while they were swapped out: no unmerging would look for it there.
  *
  * Return: @folio, if it can be used; a new folio, locked, charged and uptodate; NULL
  * when there is no memory; ERR_PTR(-EHWPOISON) if @folio's memory is broken.
