@@ -2,7 +2,7 @@
 # Thin verbs: the work is in lab/, each script's head says what it does.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo bench check torture selfcheck fetch apply uml x86 stock kunit verdicts series clean
+.PHONY: help demo bench check torture selfcheck fetch apply uml x86 stock kunit verdicts series cross clean
 
 export KSRC KSM_CACHE JOBS
 
@@ -52,6 +52,10 @@ kunit: apply	## run KUnit tests of the engine in UML
 
 verdicts: stock	## take the base's verdicts in the public suites anew
 	@lab/suites --stock --record
+
+cross: apply	## compile the engine for arm64, s390x, ppc64le, riscv and i386, without a warning
+	@lab/packages cross
+	@lab/cross $(ARCHS)
 
 series: apply	## write our work as a patch series to DIR
 	@lab/series $(or $(DIR),build/series)
