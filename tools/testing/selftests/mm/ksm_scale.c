@@ -8,7 +8,7 @@
  * are counts and bytes. Times are printed only, since a machine may be slow; a lockup
  * is for the kernel's own detectors to find.
  *
- * KSM_SCALE=full in the environment makes it all ten times as large, or more.
+ * KSM_SCALE=full in the environment makes it all about ten times as large, or more.
  */
 #include <sys/sysinfo.h>
 #include "ksm_util.h"
