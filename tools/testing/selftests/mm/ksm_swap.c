@@ -183,6 +183,32 @@ TEST_F_TIMEOUT(swap, joins_what_was_freed_lazily, KSM_TIMEOUT)
 	EXPECT_TRUE(ksm_pages_hold(later, 2, 1, 0));
 }
 
+/*
+ * What was unmerged is a copy that nobody has written to since. A process that gives
+ * its own away does not give away the one of its child.
+ */
+TEST_F_TIMEOUT(swap, frees_lazily_what_a_child_keeps, KSM_TIMEOUT)
+{
+	struct ksm_child child;
+	int i, kept = NR_PAGES;
+
+	ASSERT_EQ(0, ksm_madvise(self->addr, NR_PAGES, MADV_UNMERGEABLE));
+	if (ksm_child_fork(&child)) {
+		ksm_child_pause(&child);
+		_exit(!ksm_pages_hold(self->addr, NR_PAGES, 1, 0));
+	}
+	ASSERT_TRUE(ksm_child_wait(&child));
+	ASSERT_EQ(0, ksm_madvise(self->addr, NR_PAGES, MADV_FREE));
+	for (i = 0; i < 300 && kept; i++) {
+		ksm_spew(CGROUP "/memory.reclaim", "8M swappiness=200");
+		usleep(10000);
+		kept = 0;
+		for (int page = 0; page < NR_PAGES; page++)
+			kept += ksm_pfn(ksm_page(self->addr, page)) != -1UL;
+	}
+	EXPECT_EQ(0, ksm_child_finish(&child));
+}
+
 /* The counters let go of what was swapped out, within a pass. */
 TEST_F_TIMEOUT(swap, swapped_pages_are_not_counted, KSM_TIMEOUT)
 {

@@ -355,13 +355,8 @@ static int act_dontneed(struct worker *w, struct range *r)
 	return 0;
 }
 
-/*
- * Not while a child has the same pages: with KSM stopped as well as running, it was seen
- * to find zeroes then in what it had never given up itself.
- */
 static int act_free(struct worker *w, struct range *r)
 {
-	reap(w, true);
 	for (size_t i = 0; i < r->nr; i++)
 		w->pages[r->first + i].lazy = true;
 	return advise(r, MADV_FREE);
