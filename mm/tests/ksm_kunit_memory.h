@@ -241,6 +241,15 @@ static void ksm_test_scan_leaves_out_what_is_not_offered(struct kunit *test)
 	KUNIT_EXPECT_FALSE(test, kt_is_ksm(mm, no + PAGE_SIZE));
 }
 
+static void kt_fill_unique(struct kunit *test, struct mm_struct *mm, unsigned long addr,
+			   unsigned long nr, u64 first)
+{
+	unsigned long i;
+
+	for (i = 0; i < nr; i++)
+		kt_fill(test, mm, addr + i * PAGE_SIZE, first + i);
+}
+
 /* A budget is kept; and with one of 1 the scan still gets everywhere. */
 static void ksm_test_scan_keeps_to_budget(struct kunit *test)
 {
@@ -257,6 +266,9 @@ static void ksm_test_scan_keeps_to_budget(struct kunit *test)
 	KT_EXPECT_STAT(test, SCANNED, 3);
 	KUNIT_EXPECT_EQ(test, engine->seqnr, 0);
 	for (i = 0; i < 200; i++) {
+		/* What was written, and is like no other, has to be read. */
+		kt_fill_unique(test, a, at_a, 5, 1000 + 10 * i);
+		kt_fill_unique(test, b, at_b, 5, 1005 + 10 * i);
 		before = ksm_stat_read(engine, KSM_STAT_SCANNED);
 		kt_scan_pages(test, 1);
 		seen = ksm_stat_read(engine, KSM_STAT_SCANNED) - before;
@@ -264,6 +276,10 @@ static void ksm_test_scan_keeps_to_budget(struct kunit *test)
 		KUNIT_EXPECT_LE(test, seen, 1);
 	}
 	KUNIT_EXPECT_GE(test, engine->seqnr, 200 / 20);
+
+	kt_fill_all(test, a, at_a, 5, 7);
+	kt_fill_all(test, b, at_b, 5, 7);
+	kt_scan(test, 3 * KT_SETTLE);
 	for (i = 0; i < 5; i++)
 		KUNIT_EXPECT_TRUE(test, kt_shared(a, at_a, b, at_b + i * PAGE_SIZE));
 	KT_EXPECT_STAT(test, SHARING, 9);
@@ -314,6 +330,8 @@ static void ksm_test_scan_forgets_the_exiting(struct kunit *test)
 {
 	struct kt_pair pair = kt_merged_pair(test, 8);
 
+	/* Merged pages cost next to nothing; these have to be read. */
+	kt_map_filled(test, pair.a, 8, 99);
 	kt_scan_pages(test, 3);
 	KUNIT_EXPECT_PTR_EQ(test, kt_cursor(test), pair.a);
 	kt_exit_mm(test, pair.a);
