@@ -483,14 +483,14 @@ TEST_F_TIMEOUT(reclaim, keeps_writes_to_huge_page, KSM_TIMEOUT)
  * To meet that, in each round writers change all pages, so that they have to be
  * written to swap, which takes long; only read them, so that they stay in their
  * TLBs, until ksmd has recorded them; and then go on writing some of them, while
- * all are paged out.
+ * all are paged out. Those come first: with the first dirty PTE there is a flush.
  *
  * Each word has one writer. Nobody else changes it, so it is as it was written
  * last, or something was lost.
  */
 #define NR_WRITERS	2
 #define NR_PAGES	384
-#define HOT_STEP	24	/* one page of so many is written all the time */
+#define NR_HOT		4	/* pages that are written all the time */
 #define NR_ROUNDS	48
 #define NR_CALMS	8	/* passes to be calm for: from 0 to one less than this */
 
@@ -500,6 +500,7 @@ struct crowd {
 	char *addr;
 	pthread_barrier_t barrier;
 	enum phase phase;
+	int nr_writing;		/* writers that are in the BURST */
 };
 
 struct writer_thread {
@@ -511,10 +512,10 @@ struct writer_thread {
 	long bursts;			/* over the hot pages, while paged out */
 };
 
-/* Looks at our word of every @step-th page, and adds @change to it. */
-static void sweep(struct writer_thread *w, int step, int change)
+/* Looks at our word of the first @nr_pages, and adds @change to it. */
+static void sweep(struct writer_thread *w, int nr_pages, int change)
 {
-	for (int i = 0; i < NR_PAGES; i += step) {
+	for (int i = 0; i < nr_pages; i++) {
 		__u64 *page = (__u64 *)ksm_page(w->crowd->addr, i);
 		__u64 *word = &page[64 * (w->id + 1)];
 
@@ -540,18 +541,17 @@ static void *write_in_rounds(void *arg)
 
 	stay_on_cpu(w->cpu);
 	for (int round = 0; round < NR_ROUNDS; round++) {
-		sweep(w, HOT_STEP, 1);
-		sweep(w, 1, 1);
+		sweep(w, NR_PAGES, 1);
 		pthread_barrier_wait(&w->crowd->barrier);
 		while (is_phase(w, CALM))
-			sweep(w, HOT_STEP, 0);
-		while (is_phase(w, BURST)) {
-			sweep(w, HOT_STEP, 1);
-			w->bursts++;
-		}
+			sweep(w, NR_HOT, 0);
+		sweep(w, NR_HOT, 1);
+		__atomic_fetch_add(&w->crowd->nr_writing, 1, __ATOMIC_RELEASE);
+		for (; is_phase(w, BURST); w->bursts++)
+			sweep(w, NR_HOT, 1);
 		pthread_barrier_wait(&w->crowd->barrier);
 	}
-	sweep(w, 1, 0);
+	sweep(w, NR_PAGES, 0);
 	return NULL;
 }
 
@@ -582,7 +582,10 @@ static bool run_round(struct crowd *crowd, char *scratch, int calm)
 	madvise(scratch, psize(), MADV_DONTNEED);
 	pthread_barrier_wait(&crowd->barrier);
 	ok = !ksm_wait_scans(calm);
+	__atomic_store_n(&crowd->nr_writing, 0, __ATOMIC_RELAXED);
 	__atomic_store_n(&crowd->phase, BURST, __ATOMIC_RELEASE);
+	while (__atomic_load_n(&crowd->nr_writing, __ATOMIC_ACQUIRE) < NR_WRITERS)
+		sched_yield();
 	ksm_madvise(crowd->addr, NR_PAGES, MADV_PAGEOUT);
 	__atomic_store_n(&crowd->phase, OVER, __ATOMIC_RELEASE);
 	pthread_barrier_wait(&crowd->barrier);
