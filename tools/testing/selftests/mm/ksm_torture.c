@@ -1076,6 +1076,8 @@ FIXTURE_TEARDOWN_PARENT(torture)
 static void undo_all(FIXTURE_DATA(torture) * self)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(disturbers); i++) {
+		if (!self->disturbers[i])
+			continue;
 		kill(self->disturbers[i], SIGKILL);
 		waitpid(self->disturbers[i], NULL, 0);
 	}
@@ -1135,10 +1137,22 @@ static void progress(FIXTURE_DATA(torture) * self)
 	    self->killed, ksm_get("pages_sharing"));
 }
 
+/* KSM_TORTURE_WITHOUT: words, the names of disturbers. */
+static bool is_left_out(const char *name)
+{
+	const char *list = getenv("KSM_TORTURE_WITHOUT");
+	size_t len = strlen(name);
+
+	for (const char *at = list; at && (at = strstr(at, name)); at += len)
+		if ((at == list || at[-1] == ' ') && (!at[len] || at[len] == ' '))
+			return true;
+	return false;
+}
+
 static void rows(const char *kind, const char *name, const struct tally *t)
 {
 	if (!t->done)
-		say("# %s %s: %s\n", kind, name,
+		say("# %s %s: %s\n", kind, name, is_left_out(name) ? "left out" :
 		    t->unknown ? "skipped, not in this kernel" : "was never possible");
 	else
 		say("# %s %s: %ld done, %ld refused\n", kind, name, t->done,
@@ -1192,7 +1206,8 @@ static void torture(FIXTURE_DATA(torture) * self)
 	double next = ksm_now() + 30;
 
 	for (size_t i = 0; i < ARRAY_SIZE(disturbers); i++)
-		self->disturbers[i] = spawn(disturb_body, i, 0);
+		if (!is_left_out(disturbers[i].name))
+			self->disturbers[i] = spawn(disturb_body, i, 0);
 	while (ksm_now() < self->until && !board->mismatches && !board->broken &&
 	       !self->odd) {
 		int victim = random_below(&self->prng, NR_WORKERS);
