@@ -35,23 +35,31 @@ static struct kt_pair kt_merged_pair(struct kunit *test, unsigned long nr)
 
 /* merge.c */
 
-/* The two halves of a merge, for one page; its folio is locked. */
+/* The two halves of a merge, for one page. */
 static int kt_freeze(struct mm_struct *mm, struct ksm_merge *merge)
 {
+	struct folio *folio = page_folio(merge->page);
+
 	lru_add_drain_all();
+	folio_lock(folio);
 	mmap_read_lock(mm);
 	ksm_merge_find(mm, merge, 1);
 	ksm_merge_freeze(mm, merge, 1);
 	mmap_read_unlock(mm);
+	folio_unlock(folio);
 	return merge->err;
 }
 
 static int kt_replace(struct mm_struct *mm, struct ksm_merge *merge)
 {
+	struct folio *folio = page_folio(merge->page);
+
+	folio_lock(folio);
 	mmap_read_lock(mm);
 	ksm_merge_find(mm, merge, 1);
 	ksm_merge_replace(mm, merge, 1);
 	mmap_read_unlock(mm);
+	folio_unlock(folio);
 	return merge->err;
 }
 
@@ -72,11 +80,8 @@ static int kt_try_freeze(struct kunit *test, struct mm_struct *mm, unsigned long
 			 struct folio *folio)
 {
 	struct ksm_merge merge = { .addr = addr, .page = folio_page(folio, 0) };
-	int err;
+	int err = kt_freeze(mm, &merge);
 
-	folio_lock(folio);
-	err = kt_freeze(mm, &merge);
-	folio_unlock(folio);
 	KUNIT_EXPECT_FALSE(test, merge.taken);
 	return err;
 }
@@ -110,13 +115,9 @@ static void ksm_test_merge_leaves_what_was_written(struct kunit *test)
 	struct folio *folio = kt_get_folio(test, mm, addr);
 	struct ksm_merge merge = { .addr = addr, .page = folio_page(folio, 0) };
 
-	folio_lock(folio);
 	KUNIT_EXPECT_EQ(test, kt_freeze(mm, &merge), 0);
-	folio_unlock(folio);
 	kt_fill(test, mm, addr, 8);
-	folio_lock(folio);
 	KUNIT_EXPECT_EQ(test, kt_replace(mm, &merge), -EFAULT);
-	folio_unlock(folio);
 	KUNIT_EXPECT_TRUE(test, kt_holds(test, mm, addr, 8));
 	KUNIT_EXPECT_FALSE(test, is_ksm_zero_pte(kt_pte(mm, addr)));
 	KUNIT_EXPECT_EQ(test, folio_ref_count(folio), 1);
@@ -132,10 +133,8 @@ static void ksm_test_merge_maps_zero_page(struct kunit *test)
 	struct folio *folio = kt_get_folio(test, mm, addr);
 	struct ksm_merge merge = { .addr = addr, .page = folio_page(folio, 0) };
 
-	folio_lock(folio);
 	KUNIT_EXPECT_EQ(test, kt_freeze(mm, &merge), 0);
 	KUNIT_EXPECT_EQ(test, kt_replace(mm, &merge), 0);
-	folio_unlock(folio);
 	KUNIT_EXPECT_EQ(test, folio_ref_count(folio), 1);
 	KUNIT_EXPECT_FALSE(test, folio_mapped(folio));
 	folio_put(folio);
@@ -160,9 +159,7 @@ static void ksm_test_merge_freeze_ends_writing(struct kunit *test)
 	struct folio *folio = kt_get_folio(test, mm, addr);
 	struct ksm_merge merge = { .addr = addr, .page = folio_page(folio, 0) };
 
-	folio_lock(folio);
 	KUNIT_EXPECT_EQ(test, kt_freeze(mm, &merge), 0);
-	folio_unlock(folio);
 	KUNIT_EXPECT_FALSE(test, pte_write(kt_pte(mm, addr)));
 	KUNIT_EXPECT_FALSE(test, PageAnonExclusive(folio_page(folio, 0)));
 	KUNIT_EXPECT_TRUE(test, folio_test_dirty(folio));
