@@ -43,15 +43,7 @@ static size_t as_many_as_fit(const char *what, size_t wanted, size_t bytes_each)
 /* How many PTEs map the page at @addr; what a walk of its reverse map has to find. */
 static __u64 map_count(char *addr)
 {
-	int fd = open("/proc/kpagecount", O_RDONLY | O_CLOEXEC);
-	unsigned long pfn = ksm_pfn(addr);
-	__u64 count = 0;
-
-	if (pfn == -1UL ||
-	    pread(fd, &count, sizeof(count), pfn * sizeof(count)) != sizeof(count))
-		count = 0;
-	close(fd);
-	return count;
+	return ksm_frame_word("/proc/kpagecount", addr);
 }
 
 static __u64 max_map_count(char *addr, size_t nr_pages)

@@ -388,17 +388,23 @@ static inline bool ksm_one_frame(char *addr, size_t nr_pages)
 	return true;
 }
 
-static inline __u64 ksm_pageflags(char *addr)
+/* What a file with a word for each page frame says of the one at @addr; 0 if nothing. */
+static inline __u64 ksm_frame_word(const char *path, char *addr)
 {
-	int fd = open("/proc/kpageflags", O_RDONLY | O_CLOEXEC);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
 	unsigned long pfn = ksm_pfn(addr);
-	__u64 flags = 0;
+	__u64 word = 0;
 
 	if (pfn == -1UL ||
-	    pread(fd, &flags, sizeof(flags), pfn * sizeof(flags)) != sizeof(flags))
-		flags = 0;
+	    pread(fd, &word, sizeof(word), pfn * sizeof(word)) != sizeof(word))
+		word = 0;
 	close(fd);
-	return flags;
+	return word;
+}
+
+static inline __u64 ksm_pageflags(char *addr)
+{
+	return ksm_frame_word("/proc/kpageflags", addr);
 }
 
 static inline size_t ksm_count_merged(char *addr, size_t nr_pages)
