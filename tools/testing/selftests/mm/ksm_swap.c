@@ -7,75 +7,24 @@
  * any more. MADV_PAGEOUT leaves shared pages alone, so reclaim is asked for by
  * a memory cgroup of the test's own.
  */
-#include <sys/mount.h>
-#include "ksm_util.h"
+#include "ksm_reclaim.h"
 
 #define NR_PAGES	32
-#define CGROUP_ROOT	"/sys/fs/cgroup"
-#define CGROUP		CGROUP_ROOT "/ksm_selftest"
-#define SWAP_FILE	"ksm_selftest.swap"
 
 FIXTURE(swap)
 {
 	char *addr;
-	bool zram;
-	bool file;
-	bool cgroup;
+	struct ksm_reclaim reclaim;
 };
-
-static bool make_swap_file(void)
-{
-	char *block = calloc(1, 1 << 20);
-	int fd = open(SWAP_FILE, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-	bool ok = fd >= 0;
-
-	for (int i = 0; ok && i < KSM_SWAP_MIB; i++)
-		ok = write(fd, block, 1 << 20) == 1 << 20;
-	close(fd);
-	free(block);
-	return ok && ksm_swapon(SWAP_FILE);
-}
-
-/* Some of our own, that can be turned off; at worst what the machine has. */
-static bool get_swap(FIXTURE_DATA(swap) * self)
-{
-	self->zram = ksm_zram_on(KSM_SWAP_MIB);
-	if (self->zram)
-		return ksm_swapon(KSM_ZRAM);
-	self->file = true;
-	if (make_swap_file())
-		return true;
-	self->file = false;
-	unlink(SWAP_FILE);
-	return ksm_have_swap();
-}
-
-/* A cgroup for us, and for all that we allocate from now on. */
-static bool enter_cgroup(FIXTURE_DATA(swap) * self)
-{
-	if (access(CGROUP_ROOT "/cgroup.controllers", F_OK) &&
-	    mount("cgroup2", CGROUP_ROOT, "cgroup2", 0, NULL))
-		return false;
-	if (ksm_spew(CGROUP_ROOT "/cgroup.subtree_control", "+memory"))
-		return false;
-	self->cgroup = true;
-	return (!mkdir(CGROUP, 0700) || errno == EEXIST) &&
-	       !access(CGROUP "/memory.reclaim", F_OK) &&
-	       !ksm_spew(CGROUP "/cgroup.procs", "0");
-}
 
 FIXTURE_SETUP(swap)
 {
 	const char *why_not = ksm_setup();
 
+	if (!why_not)
+		why_not = ksm_reclaim_begin(&self->reclaim);
 	if (why_not)
 		SKIP(return, "%s", why_not);
-	if (access("/proc/swaps", F_OK))
-		SKIP(return, "kernel without swap");
-	if (!enter_cgroup(self))
-		SKIP(return, "no memory cgroup (v2) with memory.reclaim");
-	if (!get_swap(self))
-		SKIP(return, "no zram, and no swap file possible here");
 	self->addr = ksm_map_dups(NR_PAGES, 1);
 	ASSERT_NE(MAP_FAILED, self->addr);
 	ASSERT_EQ(0, ksm_scan(3));
@@ -85,39 +34,14 @@ FIXTURE_SETUP(swap)
 FIXTURE_TEARDOWN_PARENT(swap)
 {
 	ksm_restore();
-	if (self->zram)
-		ksm_zram_off();
-	if (self->file) {
-		swapoff(SWAP_FILE);
-		unlink(SWAP_FILE);
-	}
-	if (self->cgroup)
-		rmdir(CGROUP);
-}
-
-/*
- * Has the cgroup reclaimed until these pages are gone. That takes a few rounds,
- * and some time: reclaim goes by statistics that are brought up to date every
- * two seconds only, and finds nothing to age before that.
- */
-static bool swap_out(char *addr, size_t nr_pages)
-{
-	double deadline = ksm_now() + KSM_HANG_SECS;
-
-	while (ksm_count_swapped(addr, nr_pages) < nr_pages) {
-		if (ksm_now() > deadline)
-			return false;
-		ksm_spew(CGROUP "/memory.reclaim", "8M swappiness=200");
-		usleep(10000);
-	}
-	return true;
+	ksm_reclaim_end(&self->reclaim);
 }
 
 TEST_F_TIMEOUT(swap, out_and_in, KSM_TIMEOUT)
 {
 	long copies = ksm_vmstat("ksm_swpin_copy");
 
-	ASSERT_TRUE(swap_out(self->addr, NR_PAGES));
+	ASSERT_TRUE(ksm_swap_out(self->addr, NR_PAGES));
 	EXPECT_TRUE(ksm_pages_hold(self->addr, NR_PAGES, 1, 0));
 	/* All but the first needed a copy of what it had brought in. */
 	EXPECT_GE(ksm_vmstat("ksm_swpin_copy"), copies + 1);
@@ -133,7 +57,7 @@ TEST_F_TIMEOUT(swap, writes_after_swap_in_are_private, KSM_TIMEOUT)
 {
 	int intact = 0;
 
-	ASSERT_TRUE(swap_out(self->addr, NR_PAGES));
+	ASSERT_TRUE(ksm_swap_out(self->addr, NR_PAGES));
 	for (int i = 0; i < NR_PAGES; i += 2)
 		ksm_page(self->addr, i)[5] ^= 0x7f;
 	for (int i = 0; i < NR_PAGES; i++)
@@ -158,7 +82,7 @@ TEST_F_TIMEOUT(swap, two_processes, KSM_TIMEOUT)
 		_exit(bad || !ksm_holds(self->addr, 2));
 	}
 	ASSERT_TRUE(ksm_child_wait(&child));
-	ASSERT_TRUE(swap_out(self->addr, NR_PAGES));
+	ASSERT_TRUE(ksm_swap_out(self->addr, NR_PAGES));
 	ASSERT_TRUE(ksm_child_go(&child));
 	ASSERT_TRUE(ksm_child_wait(&child));
 	EXPECT_TRUE(ksm_pages_hold(self->addr, NR_PAGES, 1, 0));
@@ -177,7 +101,7 @@ TEST_F_TIMEOUT(swap, joins_what_was_freed_lazily, KSM_TIMEOUT)
 	ASSERT_EQ(0, ksm_scan(3));
 	ASSERT_EQ(2, ksm_count_merged(later, 2));
 	for (int i = 0; i < 500 && ksm_pfn(later) != -1UL; i++) {
-		ksm_spew(CGROUP "/memory.reclaim", "8M swappiness=200");
+		ksm_spew(KSM_CGROUP "/memory.reclaim", "8M swappiness=200");
 		usleep(10000);
 	}
 	EXPECT_TRUE(ksm_pages_hold(later, 2, 1, 0));
@@ -200,7 +124,7 @@ TEST_F_TIMEOUT(swap, frees_lazily_what_a_child_keeps, KSM_TIMEOUT)
 	ASSERT_TRUE(ksm_child_wait(&child));
 	ASSERT_EQ(0, ksm_madvise(self->addr, NR_PAGES, MADV_FREE));
 	for (i = 0; i < 300 && kept; i++) {
-		ksm_spew(CGROUP "/memory.reclaim", "8M swappiness=200");
+		ksm_spew(KSM_CGROUP "/memory.reclaim", "8M swappiness=200");
 		usleep(10000);
 		kept = 0;
 		for (int page = 0; page < NR_PAGES; page++)
@@ -212,7 +136,7 @@ TEST_F_TIMEOUT(swap, frees_lazily_what_a_child_keeps, KSM_TIMEOUT)
 /* The counters let go of what was swapped out, within a pass. */
 TEST_F_TIMEOUT(swap, swapped_pages_are_not_counted, KSM_TIMEOUT)
 {
-	ASSERT_TRUE(swap_out(self->addr, NR_PAGES));
+	ASSERT_TRUE(ksm_swap_out(self->addr, NR_PAGES));
 	ASSERT_EQ(0, ksm_scan(2));
 	EXPECT_EQ(0, ksm_get("pages_shared"));
 	EXPECT_EQ(0, ksm_get("pages_sharing"));
@@ -224,7 +148,7 @@ TEST_F_TIMEOUT(swap, swapped_pages_are_not_counted, KSM_TIMEOUT)
 
 TEST_F_TIMEOUT(swap, unmergeable_while_swapped, KSM_TIMEOUT)
 {
-	ASSERT_TRUE(swap_out(self->addr, NR_PAGES));
+	ASSERT_TRUE(ksm_swap_out(self->addr, NR_PAGES));
 	ASSERT_EQ(0, ksm_madvise(self->addr, NR_PAGES, MADV_UNMERGEABLE));
 	EXPECT_TRUE(ksm_pages_hold(self->addr, NR_PAGES, 1, 0));
 	EXPECT_EQ(0, ksm_count_merged(self->addr, NR_PAGES));
@@ -232,7 +156,7 @@ TEST_F_TIMEOUT(swap, unmergeable_while_swapped, KSM_TIMEOUT)
 
 TEST_F_TIMEOUT(swap, run_2_while_swapped, KSM_TIMEOUT)
 {
-	ASSERT_TRUE(swap_out(self->addr, NR_PAGES));
+	ASSERT_TRUE(ksm_swap_out(self->addr, NR_PAGES));
 	ASSERT_EQ(0, ksm_write("run", "2"));
 	EXPECT_EQ(0, ksm_get("pages_shared"));
 	EXPECT_EQ(0, ksm_get("pages_sharing"));
@@ -244,10 +168,10 @@ TEST_F_TIMEOUT(swap, run_2_while_swapped, KSM_TIMEOUT)
 /* swapoff brings all of them back, by another way than a fault. */
 TEST_F_TIMEOUT(swap, swapoff_copies_too, KSM_TIMEOUT)
 {
-	if (!self->zram && !self->file)
+	if (!self->reclaim.zram && !self->reclaim.file)
 		SKIP(return, "the swap is not ours to turn off");
-	ASSERT_TRUE(swap_out(self->addr, NR_PAGES));
-	ASSERT_EQ(0, swapoff(self->zram ? KSM_ZRAM : SWAP_FILE));
+	ASSERT_TRUE(ksm_swap_out(self->addr, NR_PAGES));
+	ASSERT_EQ(0, swapoff(self->reclaim.zram ? KSM_ZRAM : KSM_SWAP_FILE));
 	EXPECT_EQ(0, ksm_count_swapped(self->addr, NR_PAGES));
 	ksm_fill(self->addr, 3);
 	EXPECT_TRUE(ksm_pages_hold(ksm_page(self->addr, 1), NR_PAGES - 1, 1, 0));
@@ -259,7 +183,7 @@ TEST_F_TIMEOUT(swap, swapoff_copies_too, KSM_TIMEOUT)
 /* Read ahead, a merged page waits in the swap cache and is still a KSM page. */
 TEST_F_TIMEOUT(swap, willneed_then_touch, KSM_TIMEOUT)
 {
-	ASSERT_TRUE(swap_out(self->addr, NR_PAGES));
+	ASSERT_TRUE(ksm_swap_out(self->addr, NR_PAGES));
 	ASSERT_EQ(0, ksm_madvise(self->addr, NR_PAGES, MADV_WILLNEED));
 	ASSERT_EQ(0, ksm_scan(2));
 	EXPECT_TRUE(ksm_pages_hold(self->addr, NR_PAGES, 1, 0));
@@ -281,7 +205,7 @@ static long charged(void)
 {
 	char buf[32];
 
-	return ksm_slurp(CGROUP "/memory.current", buf, sizeof(buf)) > 0 ?
+	return ksm_slurp(KSM_CGROUP "/memory.current", buf, sizeof(buf)) > 0 ?
 	       strtol(buf, NULL, 10) : LONG_MIN;
 }
 
@@ -313,7 +237,7 @@ TEST_F_TIMEOUT(swap, reclaim_while_scanning, KSM_TIMEOUT)
 	ASSERT_EQ(0, ksm_write("run", "1"));
 	for (int round = 0; round < 100 || ksm_vmstat("pswpin") < in + 20; round++) {
 		ASSERT_LT(ksm_now(), deadline);
-		ksm_spew(CGROUP "/memory.reclaim", "8M swappiness=200");
+		ksm_spew(KSM_CGROUP "/memory.reclaim", "8M swappiness=200");
 		ksm_fill(ksm_page(self->addr, round % NR_PAGES), 50 + round % 2);
 		ASSERT_TRUE(ksm_holds(ksm_page(self->addr, round % NR_PAGES),
 				      50 + round % 2));
