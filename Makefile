@@ -2,7 +2,7 @@
 # Thin verbs: the work is in lab/, each script's head says what it does.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo bench check torture fetch apply uml x86 stock kunit verdicts series cross clean
+.PHONY: help demo bench check torture faults fetch apply uml x86 stock kunit verdicts series cross clean
 
 export KSRC KSM_CACHE JOBS
 
@@ -27,6 +27,9 @@ check: packages	## every test, one verdict (SUITES="static kunit" for some of th
 
 torture: apply	## everything at once for a time (TIME=SECONDS SEED=N KIND=kasan)
 	@lab/torture $(if $(KIND),--kind=$(KIND)) $(if $(TIME),--time=$(TIME)) $(if $(SEED),--seed=$(SEED))
+
+faults: apply	## have each allocation of the engine fail, and list them
+	@lab/faults
 
 fetch: packages	## get the base kernel's source into the cache
 	@lab/fetch
