@@ -8,7 +8,8 @@
  * are counts and bytes. Times are printed only, since a machine may be slow; a lockup
  * is for the kernel's own detectors to find.
  *
- * KSM_SCALE=full in the environment makes it all about ten times as large, or more.
+ * KSM_SCALE=full in the environment makes it all about ten times as large, or more: a
+ * million sharers, ten thousand processes.
  */
 #include <sys/sysinfo.h>
 #include "ksm_util.h"
@@ -104,6 +105,29 @@ FIXTURE_TEARDOWN_PARENT(scale)
 	ksm_restore();
 }
 
+/* As long as they are merged, many more pages than would fit into memory. */
+static size_t nr_merged(FIXTURE_DATA(scale) * self)
+{
+	return full_size() ? 1UL << 20 : self->nr;
+}
+
+/* They are written and merged little by little. */
+static char *map_merged_dups(FIXTURE_DATA(scale) * self, size_t nr, __u64 seed)
+{
+	char *addr = ksm_map(nr);
+
+	if (addr == MAP_FAILED || ksm_madvise(addr, nr, MADV_MERGEABLE))
+		return MAP_FAILED;
+	for (size_t i = 0; i < nr; i += self->nr) {
+		size_t some = nr - i < self->nr ? nr - i : self->nr;
+
+		ksm_fill_pages(ksm_page(addr, i), some, seed, 0);
+		if (ksm_scan(i ? 2 : 3))
+			return MAP_FAILED;
+	}
+	return addr;
+}
+
 /* Each page a VMA of its own, and all of them with the anon_vma of the first. */
 TEST_F_TIMEOUT(scale, many_vmas_on_one_anon_vma, KSM_TIMEOUT)
 {
@@ -161,21 +185,19 @@ TEST_F_TIMEOUT(scale, two_sharers_a_page, KSM_TIMEOUT)
 	EXPECT_TRUE(ksm_pages_hold(ksm_page(addr, self->nr - 2), 2, 2, 0));
 }
 
-TEST_F_TIMEOUT(scale, all_share_one_page, KSM_TIMEOUT)
+TEST_F_TIMEOUT(scale, all_share_one_page, 4 * KSM_TIMEOUT)
 {
+	const size_t nr = nr_merged(self);
+	double start = ksm_now();
 	char *addr;
-	double start;
 
 	ASSERT_EQ(0, ksm_set("max_page_sharing", SHARING_MAX));
-	addr = ksm_map_dups(self->nr, 3);
+	addr = map_merged_dups(self, nr, 3);
 	ASSERT_NE(MAP_FAILED, addr);
-
-	start = ksm_now();
-	ASSERT_EQ(0, ksm_scan(3));
-	print_time("three passes", start);
+	print_time("writing and merging them", start);
 	EXPECT_EQ(1, ksm_get("pages_shared"));
-	EXPECT_EQ(self->nr - 1, ksm_get("pages_sharing"));
-	EXPECT_EQ(self->nr, map_count(addr));
+	EXPECT_EQ(nr - 1, ksm_get("pages_sharing"));
+	EXPECT_EQ(nr, map_count(addr));
 	EXPECT_EQ(0, ksm_get("stable_node_chains"));
 	print_walk_time(addr);
 
@@ -184,19 +206,27 @@ TEST_F_TIMEOUT(scale, all_share_one_page, KSM_TIMEOUT)
 	ASSERT_EQ(0, ksm_madvise(addr, self->nr, MADV_UNMERGEABLE));
 	print_time("unmerging by madvise()", start);
 	EXPECT_EQ(0, ksm_count_merged(addr, self->nr));
-	EXPECT_TRUE(ksm_pages_hold(addr, self->nr, 3, 0));
+	EXPECT_TRUE(ksm_pages_hold(addr, nr, 3, 0));
+	start = ksm_now();
+	ASSERT_EQ(0, munmap(addr, nr * psize()));
+	print_time("unmapping them all", start);
+	ASSERT_NE(MAP_FAILED, ksm_map_dups(1, 9));
+	ASSERT_EQ(0, ksm_scan(2));
+	EXPECT_EQ(0, ksm_get("pages_shared"));
 }
 
 /* By the limit that is in force unless somebody raises it. */
-TEST_F_TIMEOUT(scale, walks_are_bounded, KSM_TIMEOUT)
+TEST_F_TIMEOUT(scale, walks_are_bounded, 4 * KSM_TIMEOUT)
 {
-	char *addr = ksm_map_dups(self->nr, 4);
+	const size_t nr = nr_merged(self);
+	char *addr = map_merged_dups(self, nr, 4);
 	void *page = addr;
 	unsigned long before;
 
 	ASSERT_NE(MAP_FAILED, addr);
-	ASSERT_EQ(0, ksm_scan(3));
+	EXPECT_EQ(nr, ksm_get("pages_shared") + ksm_get("pages_sharing"));
 	EXPECT_EQ(SHARING_DEFAULT, max_map_count(addr, self->nr));
+	ksft_print_msg("%zu pages are alike\n", nr);
 	print_walk_time(addr);
 
 	/* Migration, unlike a walk for young bits, takes the mappings away and puts them back. */
@@ -212,7 +242,7 @@ TEST_F_TIMEOUT(scale, walks_are_bounded, KSM_TIMEOUT)
 		EXPECT_EQ(SHARING_DEFAULT, map_count(addr));
 		before = ksm_pfn(addr);
 	}
-	EXPECT_TRUE(ksm_pages_hold(addr, self->nr, 4, 0));
+	EXPECT_TRUE(ksm_pages_hold(addr, nr, 4, 0));
 }
 
 #define CROWD_PAGES	4
