@@ -2,7 +2,7 @@
 # Thin verbs: the work is in lab/, each script's head says what it does.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo bench check torture faults fetch apply uml x86 stock kunit verdicts series cross clean
+.PHONY: help demo bench check torture faults fetch apply uml x86 stock kunit verdicts series cross coverage clean
 
 export KSRC KSM_CACHE JOBS
 
@@ -56,6 +56,9 @@ verdicts: stock	## take the base's verdicts in the public suites anew
 cross: apply	## compile the engine for arm64, s390x, ppc64le, riscv and i386, without a warning
 	@lab/packages cross
 	@lab/cross $(ARCHS)
+
+coverage: apply	## which lines of the engine the tests run (KINDS=uml for a quick look)
+	@lab/coverage $(KINDS)
 
 series: apply	## write our work as a patch series to DIR
 	@lab/series $(or $(DIR),build/series)

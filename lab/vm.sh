@@ -10,7 +10,7 @@ VM_DIED=125
 
 # parse_options ARGS...: sets the variables that the runners share, and command.
 parse_options() {
-	stock=0 kind=x86 limit=600 keep="" append="" with=()
+	stock=0 limit=600 keep="" append="" with=()
 	while [ $# -gt 0 ]; do
 		case $1 in
 		--stock) stock=1 ;;
