@@ -538,6 +538,35 @@ static void ksm_test_rmap_visits_each_once(struct kunit *test)
 	kt_expect_visits(test, pair.a, more);
 }
 
+/* A walk that must not wait gives up at a lock that it cannot have. */
+static void ksm_test_rmap_try_lock_gives_up(struct kunit *test)
+{
+	struct kt_pair pair = kt_merged_pair(test, 1);
+	struct folio *folio = kt_get_folio(test, pair.a, pair.at_a);
+	struct anon_vma *anon_vma = vma_lookup(pair.a, pair.at_a)->anon_vma;
+	struct kt_visits visits = { };
+	struct rmap_walk_control rwc = {
+		.rmap_one = kt_visit,
+		.arg = &visits,
+		.try_lock = true,
+	};
+
+	folio_lock(folio);
+	anon_vma_lock_write(anon_vma);
+	rmap_walk_ksm(folio, &rwc);
+	anon_vma_unlock_write(anon_vma);
+	KUNIT_EXPECT_TRUE(test, rwc.contended);
+	KUNIT_EXPECT_LT(test, visits.all, 2);
+
+	rwc.contended = false;
+	visits.all = 0;
+	rmap_walk_ksm(folio, &rwc);
+	folio_unlock(folio);
+	folio_put(folio);
+	KUNIT_EXPECT_FALSE(test, rwc.contended);
+	KUNIT_EXPECT_EQ(test, visits.all, 2);
+}
+
 static struct folio *kt_new_folio(struct folio *old, unsigned long private)
 {
 	return folio_alloc(GFP_HIGHUSER_MOVABLE, 0);
@@ -642,6 +671,25 @@ static void ksm_test_daemon_set_run(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, ksm_daemon_set_run(engine, KSM_RUN_STOP), 0);
 }
 
+/* An administrator who has waited long enough. */
+static void ksm_test_daemon_set_run_ends_at_signal(struct kunit *test)
+{
+	struct kt_pair pair = kt_merged_pair(test, 2);
+	struct ksm_engine *engine = kt_engine(test);
+	int err;
+
+	set_thread_flag(TIF_SIGPENDING);
+	err = ksm_daemon_set_run(engine, KSM_RUN_UNMERGE);
+	clear_thread_flag(TIF_SIGPENDING);
+	KUNIT_EXPECT_EQ(test, err, -ERESTARTSYS);
+	KUNIT_EXPECT_EQ(test, engine->run, KSM_RUN_STOP);
+	KUNIT_EXPECT_TRUE(test, kt_is_ksm(pair.a, pair.at_a));
+	KT_EXPECT_STAT(test, SHARED, 2);
+	KUNIT_EXPECT_EQ(test, ksm_daemon_set_run(engine, KSM_RUN_UNMERGE), 0);
+	KT_EXPECT_STAT(test, SHARED, 0);
+	KUNIT_EXPECT_EQ(test, ksm_daemon_set_run(engine, KSM_RUN_STOP), 0);
+}
+
 static void ksm_test_daemon_advisor_starts_afresh(struct kunit *test)
 {
 	struct ksm_engine *engine = kt_engine(test);
@@ -723,6 +771,76 @@ static void ksm_test_daemon_against_writers(struct kunit *test)
 	KUNIT_EXPECT_GT(test, ksm_stat_read(engine, KSM_STAT_SHARING), 0);
 }
 
+/* mm/ksm.c */
+
+static bool kt_offered(struct mm_struct *mm, unsigned long addr)
+{
+	bool offered;
+
+	mmap_read_lock(mm);
+	offered = vma_lookup(mm, addr)->vm_flags & VM_MERGEABLE;
+	mmap_read_unlock(mm);
+	return offered;
+}
+
+/* For an mm that is said to be registered with the engine that is in use. */
+static int kt_disable(struct mm_struct *mm)
+{
+	int err;
+
+	mmap_write_lock(mm);
+	mm_flags_set(MMF_VM_MERGEABLE, mm);
+	err = ksm_disable(mm);
+	mm_flags_clear(MMF_VM_MERGEABLE, mm);
+	mmap_write_unlock(mm);
+	return err;
+}
+
+static void ksm_test_ksm_disable_unmerges(struct kunit *test)
+{
+	struct kt_pair pair = kt_merged_pair(test, 1);
+	struct mm_struct *mm = pair.a;
+	int err;
+
+	mmap_write_lock(mm);
+	err = ksm_disable(mm);
+	mmap_write_unlock(mm);
+	KUNIT_EXPECT_EQ(test, err, 0);
+	KUNIT_EXPECT_TRUE(test, kt_is_ksm(mm, pair.at_a));
+
+	KUNIT_EXPECT_EQ(test, kt_disable(mm), 0);
+	KUNIT_EXPECT_FALSE(test, kt_is_ksm(mm, pair.at_a));
+	KUNIT_EXPECT_FALSE(test, kt_offered(mm, pair.at_a));
+	KUNIT_EXPECT_TRUE(test, kt_holds(test, mm, pair.at_a, 1));
+	KUNIT_EXPECT_TRUE(test, kt_is_ksm(pair.b, pair.at_b));
+}
+
+/* What was offered as a whole is withdrawn as a whole, or not at all. */
+static void ksm_test_ksm_disable_any_or_nothing(struct kunit *test)
+{
+	struct kt_pair pair = kt_merged_pair(test, 1);
+	struct mm_struct *mm = pair.a;
+	int err;
+
+	/* The only area before it can be withdrawn: there is nothing to unmerge. */
+	kt_map_at(test, mm, SZ_64K, 1);
+	mm_flags_set(MMF_VM_MERGE_ANY, mm);
+	set_thread_flag(TIF_SIGPENDING);
+	err = kt_disable(mm);
+	clear_thread_flag(TIF_SIGPENDING);
+	KUNIT_EXPECT_EQ(test, err, -ERESTARTSYS);
+	KUNIT_EXPECT_TRUE(test, kt_is_ksm(mm, pair.at_a));
+	KUNIT_EXPECT_TRUE(test, kt_offered(mm, pair.at_a));
+	KUNIT_EXPECT_TRUE(test, kt_offered(mm, SZ_64K));
+	KUNIT_EXPECT_TRUE(test, mm_flags_test(MMF_VM_MERGE_ANY, mm));
+
+	KUNIT_EXPECT_EQ(test, kt_disable(mm), 0);
+	KUNIT_EXPECT_FALSE(test, kt_is_ksm(mm, pair.at_a));
+	KUNIT_EXPECT_FALSE(test, kt_offered(mm, pair.at_a));
+	KUNIT_EXPECT_FALSE(test, kt_offered(mm, SZ_64K));
+	KUNIT_EXPECT_FALSE(test, mm_flags_test(MMF_VM_MERGE_ANY, mm));
+}
+
 /* debug.c */
 
 static int kt_errors(struct kunit *test)
@@ -786,12 +904,16 @@ static struct kunit_case ksm_test_memory_cases[] = {
 	KUNIT_CASE(ksm_test_unmerge_pfn_range_with_chain),
 	KUNIT_CASE(ksm_test_unmerge_orphan_waits_for_fork),
 	KUNIT_CASE(ksm_test_rmap_visits_each_once),
+	KUNIT_CASE(ksm_test_rmap_try_lock_gives_up),
 	KUNIT_CASE(ksm_test_rmap_migrates),
 	KUNIT_CASE(ksm_test_rmap_copies_for_swap_in),
 	KUNIT_CASE(ksm_test_daemon_set_run),
+	KUNIT_CASE(ksm_test_daemon_set_run_ends_at_signal),
 	KUNIT_CASE(ksm_test_daemon_advisor_starts_afresh),
 	KUNIT_CASE(ksm_test_daemon_waits_for_offlining),
 	KUNIT_CASE_SLOW(ksm_test_daemon_against_writers),
+	KUNIT_CASE(ksm_test_ksm_disable_unmerges),
+	KUNIT_CASE(ksm_test_ksm_disable_any_or_nothing),
 	KUNIT_CASE(ksm_test_debug_sees_what_is_wrong),
 	{}
 };

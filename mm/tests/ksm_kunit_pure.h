@@ -323,6 +323,7 @@ static void ksm_test_chunk_retire(struct kunit *test)
 	for (addr = base - PMD_SIZE; addr < base + PMD_SIZE; addr += PAGE_SIZE)
 		kt_sight(test, kmm, addr);
 	kt_lock(test);
+	ksm_chunk_retire(kmm, base, base);
 	ksm_chunk_retire(kmm, base - 3 * PAGE_SIZE, base + 5 * PAGE_SIZE);
 	kt_unlock(test);
 	KT_EXPECT_STAT(test, TRACKED, 2 * PTRS_PER_PTE - 8);
@@ -511,6 +512,26 @@ static void ksm_test_node_orphan_is_swept(struct kunit *test)
 	KUNIT_EXPECT_NULL(test, kt_stable_pick(test, 5, &node));
 }
 
+/* In the swap cache, say: a later life of the folio is not to lead back to the node. */
+static void ksm_test_node_orphan_is_unbound(struct kunit *test)
+{
+	struct ksm_engine *engine = kt_engine(test);
+	struct ksm_stable_node *node;
+	struct folio *folio;
+
+	node = kt_node(test, 5, &folio);
+	KUNIT_EXPECT_TRUE(test, kt_stable_insert(test, node));
+	ksm_node_orphan(engine, node);
+	kt_lock(test);
+	ksm_unmerge_sweep_orphans(engine);
+	kt_unlock(test);
+	KUNIT_EXPECT_TRUE(test, list_empty(&engine->orphans));
+	KUNIT_EXPECT_TRUE(test, folio_test_ksm(folio));
+	KUNIT_EXPECT_NULL(test, ksm_node_of(folio));
+	KUNIT_EXPECT_NULL(test, kt_stable_pick(test, 5, &node));
+	folio_put(folio);
+}
+
 /* stable.c */
 
 static void ksm_test_stable_finds_by_key(struct kunit *test)
@@ -674,6 +695,21 @@ static void ksm_test_policy_merging_is_earned(struct kunit *test)
 	KUNIT_EXPECT_TRUE(test, ksm_policy_may_merge(&history));
 }
 
+/* A page that is new in a region where pages do not stay merged has to earn it. */
+static void ksm_test_policy_new_page_takes_after_region(struct kunit *test)
+{
+	struct ksm_history history = { };
+	struct ksm_heat heat = { };
+	int i;
+
+	ksm_policy_new_in(&history, &heat, 1);
+	KUNIT_EXPECT_TRUE(test, ksm_policy_may_merge(&history));
+	for (i = 0; i < U8_MAX + 1; i++)
+		ksm_policy_heat(&heat, 1);
+	ksm_policy_new_in(&history, &heat, 1);
+	KUNIT_EXPECT_FALSE(test, ksm_policy_may_merge(&history));
+}
+
 static void ksm_test_policy_skips_are_bounded(struct kunit *test)
 {
 	struct ksm_history history = { };
@@ -805,12 +841,14 @@ static struct kunit_case ksm_test_pure_cases[] = {
 	KUNIT_CASE(ksm_test_node_looks_through),
 	KUNIT_CASE(ksm_test_node_follows_a_move),
 	KUNIT_CASE(ksm_test_node_orphan_is_swept),
+	KUNIT_CASE(ksm_test_node_orphan_is_unbound),
 	KUNIT_CASE(ksm_test_stable_finds_by_key),
 	KUNIT_CASE(ksm_test_stable_reaps_the_stale),
 	KUNIT_CASE(ksm_test_unstable_one_of_a_key),
 	KUNIT_CASE(ksm_test_chain_comes_and_goes),
 	KUNIT_CASE(ksm_test_chain_passes_over_the_stale),
 	KUNIT_CASE(ksm_test_policy_merging_is_earned),
+	KUNIT_CASE(ksm_test_policy_new_page_takes_after_region),
 	KUNIT_CASE(ksm_test_policy_skips_are_bounded),
 	KUNIT_CASE(ksm_test_policy_advice_keeps_limits),
 	KUNIT_CASE(ksm_test_policy_advises_within_pass),
