@@ -323,7 +323,7 @@ static void ksm_test_chunk_retire(struct kunit *test)
 	for (addr = base - PMD_SIZE; addr < base + PMD_SIZE; addr += PAGE_SIZE)
 		kt_sight(test, kmm, addr);
 	kt_lock(test);
-	ksm_chunk_retire(kmm, base, base);
+	ksm_chunk_retire(kmm, 0, 0);
 	ksm_chunk_retire(kmm, base - 3 * PAGE_SIZE, base + 5 * PAGE_SIZE);
 	kt_unlock(test);
 	KT_EXPECT_STAT(test, TRACKED, 2 * PTRS_PER_PTE - 8);
