@@ -12,6 +12,7 @@
 #include <sys/ioctl.h>
 #include "ksm_util.h"
 
+#ifdef __x86_64__
 /* Guest physical addresses; in real mode a segment is a sixteenth of one. */
 #define CODE		0x1000UL
 #define MEMORY		0x10000UL
@@ -287,5 +288,12 @@ TEST_F_TIMEOUT(kvm, guest_writes_while_all_is_undone, KSM_TIMEOUT)
 	ASSERT_EQ(0, ksm_write("run", "0"));
 	EXPECT_TRUE(all_hold(self, nr_rounds));
 }
+
+#else
+TEST(guest)
+{
+	SKIP(return, "its code is for x86-64");
+}
+#endif
 
 TEST_HARNESS_MAIN
