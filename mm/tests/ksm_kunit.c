@@ -30,6 +30,8 @@
 #include "../slab.h"
 
 #define KT_MMS		8
+/* A process may have so much, and more: 64 TiB, or with 32 bits 2 GiB. */
+#define KT_VAST		(1UL << (BITS_PER_LONG == 64 ? 46 : 31))
 /* Passes after which everything that can be merged is. */
 #define KT_SETTLE	4
 /* What a complaint leaves behind: a warning, or a report of KASAN's. */

@@ -161,7 +161,7 @@ static void ksm_test_registry_survives_no_memory(struct kunit *test)
 static void ksm_test_chunk_survives_no_memory(struct kunit *test)
 {
 	struct ksm_mm *kmm = kt_kmm(test, kt_mm(test));
-	const unsigned long addr = 1UL << 45;
+	const unsigned long addr = KT_VAST / 2;
 	struct ksm_chunk *chunk = NULL;
 	int bytes;
 

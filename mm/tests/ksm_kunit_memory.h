@@ -305,7 +305,7 @@ static void ksm_test_scan_forgets_the_unmapped(struct kunit *test)
 
 static void ksm_test_scan_forgets_a_far_area(struct kunit *test)
 {
-	const unsigned long far = 1UL << 36;
+	const unsigned long far = KT_VAST / 1024;
 	struct mm_struct *mm = kt_mm(test);
 	unsigned long near = kt_map_filled(test, mm, 2, 7);
 

@@ -290,9 +290,10 @@ static void ksm_test_registry_metadata(struct kunit *test)
 static void ksm_test_chunk_sparse(struct kunit *test)
 {
 	const unsigned long addrs[] = {
-		PAGE_SIZE, SZ_1G - PAGE_SIZE, SZ_1G, 3UL << 40,
-		(1UL << 46) - PAGE_SIZE,
+		PAGE_SIZE, SZ_1G - PAGE_SIZE, SZ_1G, KT_VAST / 4 * 3,
+		KT_VAST - PAGE_SIZE,
 	};
+	const unsigned long empty = KT_VAST / 8 * 5;
 	struct ksm_mm *kmm = kt_kmm(test, kt_mm(test));
 	unsigned long addr = 0;
 	unsigned int i;
@@ -307,9 +308,8 @@ static void ksm_test_chunk_sparse(struct kunit *test)
 	}
 	KUNIT_EXPECT_EQ(test, ksm_chunk_next_used(kmm, addr, ULONG_MAX), ULONG_MAX);
 	KUNIT_EXPECT_EQ(test, ksm_chunk_next_used(kmm, SZ_1G, SZ_1G), SZ_1G);
-	KUNIT_EXPECT_EQ(test, ksm_chunk_next_used(kmm, 2UL << 40, 3UL << 40),
-			3UL << 40);
-	KUNIT_EXPECT_NULL(test, ksm_chunk_find(kmm, 2UL << 40));
+	KUNIT_EXPECT_EQ(test, ksm_chunk_next_used(kmm, empty, addrs[3]), addrs[3]);
+	KUNIT_EXPECT_NULL(test, ksm_chunk_find(kmm, empty));
 	KT_EXPECT_STAT(test, CHUNKS, ARRAY_SIZE(addrs));
 	KT_EXPECT_STAT(test, TRACKED, ARRAY_SIZE(addrs));
 }
@@ -731,14 +731,14 @@ static void ksm_test_policy_advice_keeps_limits(struct kunit *test)
 
 	knobs.pages_to_scan = 1000;
 	knobs.advisor_target_secs = 100;
-	advice = ksm_policy_advise(&knobs, 400 * NSEC_PER_SEC, NSEC_PER_SEC);
+	advice = ksm_policy_advise(&knobs, 400ULL * NSEC_PER_SEC, NSEC_PER_SEC);
 	KUNIT_EXPECT_GT(test, advice.pages_to_scan, 1000);
 	KUNIT_EXPECT_LT(test, advice.pages_to_scan, 4000);
 	KUNIT_EXPECT_EQ(test, advice.scan_secs, 400);
-	advice = ksm_policy_advise(&knobs, 10 * NSEC_PER_SEC, NSEC_PER_SEC / 100);
+	advice = ksm_policy_advise(&knobs, 10ULL * NSEC_PER_SEC, NSEC_PER_SEC / 100);
 	KUNIT_EXPECT_LT(test, advice.pages_to_scan, 1000);
 	knobs.advisor_max_pages = 1200;
-	advice = ksm_policy_advise(&knobs, 4000 * NSEC_PER_SEC, NSEC_PER_SEC);
+	advice = ksm_policy_advise(&knobs, 4000ULL * NSEC_PER_SEC, NSEC_PER_SEC);
 	KUNIT_EXPECT_EQ(test, advice.pages_to_scan, 1200);
 	knobs.advisor_max_pages = 0;
 	advice = ksm_policy_advise(&knobs, 0, 0);
