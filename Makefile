@@ -2,7 +2,7 @@
 # Thin verbs: the work is in lab/, each script's head says what it does.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo bench check torture faults fetch apply uml x86 stock kunit verdicts series cross coverage clean
+.PHONY: help demo bench check torture faults fetch apply uml x86 stock kunit verdicts series cross coverage arm64 clean
 
 export KSRC KSM_CACHE JOBS
 
@@ -59,6 +59,10 @@ cross: apply	## compile the engine for arm64, s390x, ppc64le, riscv and i386, wi
 
 coverage: apply	## which lines of the engine the tests run (KINDS=uml for a quick look)
 	@lab/coverage $(KINDS)
+
+arm64: apply	## run our selftests on arm64 in QEMU, with and without hardware dirty bits
+	@lab/packages arm64
+	@lab/arm64
 
 series: apply	## write our work as a patch series to DIR
 	@lab/series $(or $(DIR),build/series)

@@ -10,11 +10,12 @@ VM_DIED=125
 
 # parse_options ARGS...: sets the variables that the runners share, and command.
 parse_options() {
-	stock=0 limit=600 keep="" append="" with=()
+	stock=0 cpu=max limit=600 keep="" append="" with=()
 	while [ $# -gt 0 ]; do
 		case $1 in
 		--stock) stock=1 ;;
 		--kind=*) kind=${1#*=} ;;
+		--cpu=*) cpu=${1#*=} ;;
 		--mem=*) mem=${1#*=} ;;
 		--cpus=*) cpus=${1#*=} ;;
 		--timeout=*) limit=${1#*=} ;;
