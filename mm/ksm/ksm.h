@@ -756,7 +756,6 @@ void ksm_node_bind(struct folio *folio, struct ksm_stable_node *node);
 void ksm_node_moved(struct ksm_stable_node *node, unsigned long pfn);
 struct folio *ksm_node_tryget_folio(const struct ksm_stable_node *node);
 struct folio *ksm_node_lock_folio(const struct ksm_stable_node *node);
-int ksm_node_nid(const struct ksm_stable_node *node);
 void ksm_node_orphan(struct ksm_engine *engine, struct ksm_stable_node *node);
 int ksm_node_create_cache(void);
 

@@ -179,17 +179,6 @@ struct folio *ksm_node_lock_folio(const struct ksm_stable_node *node)
 }
 
 /**
- * ksm_node_nid() - the NUMA node that a stable node's folio is on
- * @node: the stable node
- *
- * Return: what it is now; migration may have made it differ from the key's.
- */
-int ksm_node_nid(const struct ksm_stable_node *node)
-{
-	return pfn_to_nid(READ_ONCE(node->pfn));
-}
-
-/**
  * ksm_node_orphan() - remember a node that has lost its last known sharer
  * @engine: the engine that the node belongs to
  * @node: the node; its folio is still mapped (by a fork that has not been scanned

@@ -143,11 +143,6 @@ struct folio *ksm_node_lock_folio(const struct ksm_stable_node *node)
 	return ksm_node_tryget_folio(node);
 }
 
-int ksm_node_nid(const struct ksm_stable_node *node)
-{
-	return ksm_fake_folio(node->pfn)->nid;
-}
-
 void ksm_node_orphan(struct ksm_engine *engine, struct ksm_stable_node *node)
 {
 	spin_lock(&engine->orphan_lock);

@@ -525,7 +525,7 @@ void world_migrate(struct world *w, int n, int nid)
 	struct ksm_shard *shard = world_shard(w, &node->key);
 
 	ksm_fake_folio_migrate(node->node, nid);
-	CHECK_EQ(ksm_node_nid(node->node), nid);
+	CHECK_EQ(ksm_fake_folio(node->node->pfn)->nid, nid);
 	if (w->spare && node->where == LINKED)
 		node->key.nid = nid;
 	spin_lock(&shard->lock);
