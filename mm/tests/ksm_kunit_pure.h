@@ -493,18 +493,21 @@ static void ksm_test_node_follows_a_move(struct kunit *test)
 	ksm_node_free(kt_engine(test), node);
 }
 
-static void ksm_test_node_orphan_is_swept(struct kunit *test)
+/* A node in the tree that has lost its last sharer. */
+static struct ksm_stable_node *kt_orphan(struct kunit *test, struct folio **folio)
+{
+	struct ksm_stable_node *node = kt_node(test, 5, folio);
+
+	KUNIT_EXPECT_TRUE(test, kt_stable_insert(test, node));
+	ksm_node_orphan(kt_engine(test), node);
+	return node;
+}
+
+static void kt_expect_sweep(struct kunit *test)
 {
 	struct ksm_engine *engine = kt_engine(test);
 	struct ksm_stable_node *node;
-	struct folio *folio;
 
-	node = kt_node(test, 5, &folio);
-	KUNIT_EXPECT_TRUE(test, kt_stable_insert(test, node));
-	ksm_node_orphan(engine, node);
-	ksm_node_orphan(engine, node);
-	KUNIT_EXPECT_TRUE(test, list_is_singular(&engine->orphans));
-	folio_put(folio);
 	kt_lock(test);
 	ksm_unmerge_sweep_orphans(engine);
 	kt_unlock(test);
@@ -512,23 +515,26 @@ static void ksm_test_node_orphan_is_swept(struct kunit *test)
 	KUNIT_EXPECT_NULL(test, kt_stable_pick(test, 5, &node));
 }
 
+static void ksm_test_node_orphan_is_swept(struct kunit *test)
+{
+	struct ksm_engine *engine = kt_engine(test);
+	struct folio *folio;
+
+	ksm_node_orphan(engine, kt_orphan(test, &folio));
+	KUNIT_EXPECT_TRUE(test, list_is_singular(&engine->orphans));
+	folio_put(folio);
+	kt_expect_sweep(test);
+}
+
 /* In the swap cache, say: a later life of the folio is not to lead back to the node. */
 static void ksm_test_node_orphan_is_unbound(struct kunit *test)
 {
-	struct ksm_engine *engine = kt_engine(test);
-	struct ksm_stable_node *node;
 	struct folio *folio;
 
-	node = kt_node(test, 5, &folio);
-	KUNIT_EXPECT_TRUE(test, kt_stable_insert(test, node));
-	ksm_node_orphan(engine, node);
-	kt_lock(test);
-	ksm_unmerge_sweep_orphans(engine);
-	kt_unlock(test);
-	KUNIT_EXPECT_TRUE(test, list_empty(&engine->orphans));
+	kt_orphan(test, &folio);
+	kt_expect_sweep(test);
 	KUNIT_EXPECT_TRUE(test, folio_test_ksm(folio));
 	KUNIT_EXPECT_NULL(test, ksm_node_of(folio));
-	KUNIT_EXPECT_NULL(test, kt_stable_pick(test, 5, &node));
 	folio_put(folio);
 }
 

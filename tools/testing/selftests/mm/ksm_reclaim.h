@@ -86,6 +86,12 @@ static inline void ksm_reclaim_end(struct ksm_reclaim *reclaim)
 		rmdir(KSM_CGROUP);
 }
 
+/* One round of it, as far as that gets. */
+static inline void ksm_reclaim_some(void)
+{
+	ksm_spew(KSM_CGROUP "/memory.reclaim", "8M swappiness=200");
+}
+
 /*
  * Has the cgroup reclaimed until these pages are gone. That takes a few rounds,
  * and some time: reclaim goes by statistics that are brought up to date every
@@ -98,7 +104,7 @@ static inline bool ksm_swap_out(char *addr, size_t nr_pages)
 	while (ksm_count_swapped(addr, nr_pages) < nr_pages) {
 		if (ksm_now() > deadline)
 			return false;
-		ksm_spew(KSM_CGROUP "/memory.reclaim", "8M swappiness=200");
+		ksm_reclaim_some();
 		usleep(10000);
 	}
 	return true;

@@ -101,7 +101,7 @@ TEST_F_TIMEOUT(swap, joins_what_was_freed_lazily, KSM_TIMEOUT)
 	ASSERT_EQ(0, ksm_scan(3));
 	ASSERT_EQ(2, ksm_count_merged(later, 2));
 	for (int i = 0; i < 500 && ksm_pfn(later) != -1UL; i++) {
-		ksm_spew(KSM_CGROUP "/memory.reclaim", "8M swappiness=200");
+		ksm_reclaim_some();
 		usleep(10000);
 	}
 	EXPECT_TRUE(ksm_pages_hold(later, 2, 1, 0));
@@ -124,7 +124,7 @@ TEST_F_TIMEOUT(swap, frees_lazily_what_a_child_keeps, KSM_TIMEOUT)
 	ASSERT_TRUE(ksm_child_wait(&child));
 	ASSERT_EQ(0, ksm_madvise(self->addr, NR_PAGES, MADV_FREE));
 	for (i = 0; i < 300 && kept; i++) {
-		ksm_spew(KSM_CGROUP "/memory.reclaim", "8M swappiness=200");
+		ksm_reclaim_some();
 		usleep(10000);
 		kept = 0;
 		for (int page = 0; page < NR_PAGES; page++)
@@ -237,7 +237,7 @@ TEST_F_TIMEOUT(swap, reclaim_while_scanning, KSM_TIMEOUT)
 	ASSERT_EQ(0, ksm_write("run", "1"));
 	for (int round = 0; round < 100 || ksm_vmstat("pswpin") < in + 20; round++) {
 		ASSERT_LT(ksm_now(), deadline);
-		ksm_spew(KSM_CGROUP "/memory.reclaim", "8M swappiness=200");
+		ksm_reclaim_some();
 		ksm_fill(ksm_page(self->addr, round % NR_PAGES), 50 + round % 2);
 		ASSERT_TRUE(ksm_holds(ksm_page(self->addr, round % NR_PAGES),
 				      50 + round % 2));
