@@ -338,6 +338,7 @@ static int __init ksm_bring_up(void)
 		return PTR_ERR(ksmd);
 	}
 	ksm_hotplug_init();
+	ksm_domains_list();
 	err = ksm_sysfs_init();
 	if (err)
 		pr_err("ksm: cannot create sysfs files: %d\n", err);

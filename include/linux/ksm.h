@@ -36,6 +36,9 @@ void folio_migrate_ksm(struct folio *dst, struct folio *src);
 void collect_procs_ksm(const struct folio *folio, const struct page *failed,
 		       struct list_head *to_kill, int force_early);
 
+/* With whom a process shares. */
+int ksm_prctl_domain(unsigned long cmd, pid_t pid, unsigned long addr);
+
 /* For /proc/PID/ksm_stat. */
 long ksm_process_profit(struct mm_struct *mm);
 bool ksm_process_mergeable(struct mm_struct *mm);
@@ -80,10 +83,11 @@ static inline void ksm_might_map_zero_page(struct mm_struct *mm, pte_t pte)
 		ksm_count_zero_pages(mm, 1);
 }
 
-/* A new mm begins as a byte-wise copy of its parent. */
+/* A new mm begins empty, or as a byte-wise copy of its parent. */
 static inline void ksm_mm_init(struct mm_struct *mm)
 {
 	atomic_long_set(&mm->ksm_zero_pages, 0);
+	mm->ksm_cookie = current->mm ? READ_ONCE(current->mm->ksm_cookie) : 0;
 }
 
 /*

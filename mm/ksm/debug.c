@@ -35,6 +35,7 @@ static void ksm_validate_sharers(struct ksm_census *census,
 		ksm_expect(census, ksm_item_state(item) == KSM_ITEM_STABLE);
 		ksm_expect(census, item->stable.node == node);
 		ksm_expect(census, item->stable.anon_vma);
+		ksm_expect(census, item->owner->domain == node->domain);
 	}
 	ksm_expect(census, nr == node->entry.nr);
 	census->count[KSM_STAT_SHARED] += !!nr;
@@ -48,6 +49,7 @@ static void ksm_validate_node(struct ksm_census *census,
 	ksm_expect(census, node->linked);
 	ksm_expect(census, !node->entry.is_chain);
 	ksm_expect(census, node->chain == chain);
+	ksm_expect(census, node->entry.key.domain == node->domain->id);
 	ksm_validate_sharers(census, node);
 }
 
@@ -112,6 +114,7 @@ static void ksm_validate_unstable(struct ksm_engine *engine,
 		ksm_expect(census, !last || ksm_key_cmp(last, key) < 0);
 		ksm_expect(census, ksm_shard(engine, key->hash) == shard);
 		ksm_expect(census, ksm_item_state(item) == KSM_ITEM_UNSTABLE);
+		ksm_expect(census, key->domain == item->owner->domain->id);
 		last = key;
 		census->count[KSM_STAT_UNSHARED]++;
 	}
@@ -173,6 +176,25 @@ static void ksm_validate_registry(struct ksm_engine *engine,
 	spin_unlock(&engine->registry.lock);
 }
 
+static void ksm_validate_domains(struct ksm_engine *engine, struct ksm_census *census)
+{
+	struct ksm_domains *domains = &engine->domains;
+	long shared = atomic_long_read(&domains->global.shared);
+	long sharing = atomic_long_read(&domains->global.sharing);
+	struct ksm_domain *domain;
+	unsigned long id;
+
+	xa_lock(&domains->by_id);
+	xa_for_each(&domains->by_id, id, domain) {
+		ksm_expect(census, domain->id == id);
+		shared += atomic_long_read(&domain->shared);
+		sharing += atomic_long_read(&domain->sharing);
+	}
+	xa_unlock(&domains->by_id);
+	ksm_expect(census, shared == census->count[KSM_STAT_SHARED]);
+	ksm_expect(census, sharing == census->count[KSM_STAT_SHARING]);
+}
+
 static bool ksm_validate_due(struct ksm_engine *engine)
 {
 	return engine->run != KSM_RUN_MERGE ||
@@ -203,6 +225,7 @@ int ksm_validate(struct ksm_engine *engine)
 		spin_unlock(&shard->lock);
 	}
 	ksm_validate_registry(engine, &census);
+	ksm_validate_domains(engine, &census);
 	for (i = KSM_STAT_TRACKED; i < KSM_NR_STATS; i++)
 		ksm_expect(&census, census.count[i] == ksm_stat_read(engine, i));
 	return census.errors;

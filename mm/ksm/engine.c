@@ -58,6 +58,7 @@ int ksm_engine_init(struct ksm_engine *engine, unsigned long nr_pages)
 	spin_lock_init(&engine->registry.lock);
 	hash_init(engine->registry.hash);
 	INIT_LIST_HEAD(&engine->registry.mms);
+	ksm_domains_init(&engine->domains);
 	INIT_LIST_HEAD(&engine->orphans);
 	spin_lock_init(&engine->orphan_lock);
 	mutex_init(&engine->mutex);
@@ -73,6 +74,7 @@ int ksm_engine_init(struct ksm_engine *engine, unsigned long nr_pages)
 void ksm_engine_destroy(struct ksm_engine *engine)
 {
 	WARN_ON_ONCE(!ksm_registry_empty(engine));
+	ksm_domains_destroy(&engine->domains);
 	ksm_chain_free(engine->worker.spare);
 	kvfree(engine->shards);
 }

@@ -323,6 +323,14 @@ void ksm_item_release(struct ksm_shard *shard, struct ksm_rmap_item *item)
 		wake_up_var(&owner->claims);
 }
 
+/* The sharers of a node are one more, or one less; of @was others, or to @was others. */
+static void ksm_item_count(struct ksm_engine *engine, struct ksm_stable_node *node,
+			   unsigned int was, long n)
+{
+	ksm_stat_add(engine, was ? KSM_STAT_SHARING : KSM_STAT_SHARED, n);
+	atomic_long_add(n, was ? &node->domain->sharing : &node->domain->shared);
+}
+
 /**
  * ksm_item_attach() - an item becomes a sharer of a stable node
  * @engine: the engine
@@ -343,8 +351,7 @@ void ksm_item_attach(struct ksm_engine *engine, struct ksm_rmap_item *item,
 	item->stable.anon_vma = anon_vma;
 	item->stable.index = index;
 	hlist_add_head(&item->stable.link, &node->items);
-	ksm_stat_add(engine, node->entry.nr++ ? KSM_STAT_SHARING :
-						KSM_STAT_SHARED, 1);
+	ksm_item_count(engine, node, node->entry.nr++, 1);
 	item->owner->slot.mm->ksm_merging_pages++;
 }
 
@@ -366,8 +373,7 @@ struct anon_vma *ksm_item_detach(struct ksm_engine *engine,
 		return NULL;
 	lockdep_assert_held(&ksm_shard(engine, node->entry.key.hash)->lock);
 	hlist_del(&item->stable.link);
-	ksm_stat_add(engine, --node->entry.nr ? KSM_STAT_SHARING :
-						KSM_STAT_SHARED, -1);
+	ksm_item_count(engine, node, --node->entry.nr, -1);
 	item->owner->slot.mm->ksm_merging_pages--;
 	return anon_vma;
 }

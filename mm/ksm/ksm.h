@@ -46,9 +46,6 @@ struct ksm_stable_chain;
  */
 #define KSM_REKEY_PASSES	2UL
 
-/* The one merge domain there is so far: everybody shares with everybody. */
-#define KSM_DOMAIN_GLOBAL	0
-
 #define KSM_DEFAULT_PAGES_TO_SCAN	100
 
 /* Pages that are collected at a time: all those under one page table, if it can be. */
@@ -79,7 +76,7 @@ struct ksm_stats {
 /**
  * struct ksm_key - what the trees are sorted by
  * @hash: seeded hash of the page's content, in the bits of KSM_HASH_MASK
- * @domain: merge domain; only pages of one domain are merged
+ * @domain: number of the merge domain; only pages of one domain are merged
  * @nid: NUMA node of the page, or 0 when nodes may share
  * @frame: low bits of the number of the frame that was hashed. Not a part of the key,
  *	   but here is room for it
@@ -98,6 +95,58 @@ struct ksm_shard {
 	spinlock_t lock;		/* of both trees, and of all in them */
 	struct rb_root stable;		/* of ksm_stable_entry */
 	struct rb_root unstable;	/* of ksm_rmap_item */
+};
+
+/* By what the administrator has mms put into domains; see identity.c. */
+enum ksm_policy {
+	KSM_POLICY_GLOBAL,	/* everybody is in one */
+	KSM_POLICY_USER,
+	KSM_POLICY_MEMCG,
+	KSM_POLICY_PROCESS,
+};
+
+/**
+ * struct ksm_identity - what the mms of a domain have in common
+ * @who: namespace of the user, memory cgroup, or serial number of the mm; else 0
+ * @cookie: the processes' own wish, see cookie.c
+ * @uid: of the user; else 0
+ * @policy: enum ksm_policy, what @who is of
+ */
+struct ksm_identity {
+	u64 who;
+	u64 cookie;
+	u32 uid;
+	u32 policy;
+};
+
+/**
+ * struct ksm_domain - mms that may share with each other
+ * @identity: what they have in common
+ * @link: in domains->by_identity
+ * @users: mms and stable nodes
+ * @id: the number, for keys
+ * @shared: stable nodes with at least one sharer
+ * @sharing: sharers beyond the first of each node
+ */
+struct ksm_domain {
+	struct ksm_identity identity;
+	struct hlist_node link;
+	refcount_t users;
+	u32 id;
+	atomic_long_t shared;
+	atomic_long_t sharing;
+};
+
+/**
+ * struct ksm_domains - all domains of an engine
+ * @global: that of everybody, number 0
+ * @by_id: the others, by their numbers; its lock, a leaf, is that of all here
+ * @by_identity: the same
+ */
+struct ksm_domains {
+	struct ksm_domain global;
+	struct xarray by_id;
+	DECLARE_HASHTABLE(by_identity, 8);
 };
 
 /**
@@ -121,6 +170,7 @@ struct ksm_stable_entry {
  * @orphan: on engine->orphans while a folio without known sharers may still live
  * @chain: the chain that this node hangs off, or NULL
  * @linked: in the stable tree, by itself or through @chain
+ * @domain: merge domain of the sharers, with a reference
  * @pfn: where the folio is, without a reference to it; see node.c
  * @items: the sharers, for the reverse map
  */
@@ -129,6 +179,7 @@ struct ksm_stable_node {
 	struct list_head link;
 	struct list_head orphan;
 	struct ksm_stable_chain *chain;
+	struct ksm_domain *domain;
 	unsigned long pfn;
 	struct hlist_head items;
 	bool linked;
@@ -189,7 +240,8 @@ struct ksm_heat {
  * @nr_chunks: their number
  * @nr_items: rmap items that belong to this mm
  * @claims: items of this mm that other workers are busy with
- * @domain: merge domain of its pages
+ * @domain: merge domain of its pages, with a reference; NULL before the first visit
+ * @serial: tells it from all others that there ever were
  */
 struct ksm_mm {
 	struct mm_slot slot;
@@ -198,7 +250,8 @@ struct ksm_mm {
 	atomic_long_t nr_chunks;
 	atomic_long_t nr_items;
 	atomic_t claims;
-	u32 domain;
+	struct ksm_domain *domain;
+	u64 serial;
 };
 
 /**
@@ -256,6 +309,7 @@ struct ksm_registry {
 	spinlock_t lock;		/* of all below */
 	DECLARE_HASHTABLE(hash, 10);
 	struct list_head mms;
+	u64 last_serial;
 	struct ksm_mm *cursor;		/* being scanned; NULL between passes */
 	unsigned long cursor_addr;	/* next address in it */
 };
@@ -265,6 +319,7 @@ struct ksm_registry {
  * @sleep_millisecs: pause between two wake-ups
  * @pages_to_scan: budget of a wake-up
  * @merge_across_nodes: whether pages of different NUMA nodes are merged
+ * @merge_domains: enum ksm_policy, who shares with whom
  * @max_page_sharing: sharers that a folio takes
  * @prune_millisecs: time between two looks for stale dups on a chain
  * @use_zero_pages: whether zero pages are merged with the kernel's zero page
@@ -281,6 +336,7 @@ struct ksm_knobs {
 	unsigned int sleep_millisecs;
 	unsigned int pages_to_scan;
 	unsigned long merge_across_nodes;
+	unsigned int merge_domains;
 	unsigned int max_page_sharing;
 	unsigned int prune_millisecs;
 	bool use_zero_pages;
@@ -424,6 +480,8 @@ struct ksm_worker {
  * @knobs: settings
  * @stats: counters
  * @registry: the mms, and where the scan is
+ * @domains: who of them shares with whom
+ * @last_cookie: the last that a process was given
  * @orphans: nodes without known sharers; under @orphan_lock
  * @orphan_lock: leaf
  * @mutex: one worker, unmerger or reconfiguration at a time
@@ -443,6 +501,8 @@ struct ksm_engine {
 	struct ksm_knobs knobs;
 	struct ksm_stats stats;
 	struct ksm_registry registry;
+	struct ksm_domains domains;
+	atomic64_t last_cookie;
 	struct list_head orphans;
 	spinlock_t orphan_lock;		/* of orphans */
 	struct mutex mutex;		/* of who scans, unmerges or reconfigures */
@@ -623,7 +683,8 @@ void ksm_join_release(struct ksm_engine *engine, struct ksm_rmap_item *item, u64
 
 /* unmerge.c: everything backwards */
 int ksm_unmerge_all(struct ksm_engine *engine);
-void ksm_unmerge_forget(struct ksm_mm *kmm);
+int ksm_unmerge_mm(struct ksm_mm *kmm);
+int ksm_unmerge_process(struct ksm_engine *engine, struct mm_struct *mm);
 int ksm_unmerge_empty_stable(struct ksm_engine *engine);
 void ksm_unmerge_pfn_range(struct ksm_engine *engine, unsigned long start_pfn,
 			   unsigned long end_pfn);
@@ -676,9 +737,36 @@ struct ksm_mm *ksm_registry_next(struct ksm_engine *engine);
 void ksm_registry_reset(struct ksm_engine *engine);
 void ksm_registry_remove(struct ksm_engine *engine, struct ksm_mm *kmm);
 void ksm_registry_free(struct ksm_mm *kmm);
+struct ksm_mm *ksm_registry_lookup(struct ksm_engine *engine, struct mm_struct *mm);
 long ksm_registry_metadata(struct ksm_engine *engine, struct mm_struct *mm);
 unsigned long ksm_registry_anon_pages(struct ksm_engine *engine);
 int ksm_registry_create_cache(void);
+
+/* domain.c: mms that share with each other */
+extern const char *const ksm_policy_names[KSM_POLICY_PROCESS + 1];
+void ksm_domains_init(struct ksm_domains *domains);
+void ksm_domains_destroy(struct ksm_domains *domains);
+void ksm_domain_put(struct ksm_engine *engine, struct ksm_domain *domain);
+struct ksm_domain *ksm_domain_of(struct ksm_engine *engine,
+				 const struct ksm_identity *identity);
+bool ksm_identity_equal(const struct ksm_identity *a, const struct ksm_identity *b);
+
+#ifdef CONFIG_DEBUG_FS
+void ksm_domains_list(void);
+#else
+static inline void ksm_domains_list(void) { }
+#endif
+
+static inline void ksm_domain_get(struct ksm_domain *domain)
+{
+	refcount_inc(&domain->users);
+}
+
+/* identity.c: in which domain an mm is */
+int ksm_identity_update(struct ksm_mm *kmm);
+
+/* cookie.c: a process's own wish */
+int ksm_cookie_set(struct ksm_engine *engine, struct mm_struct *mm, u64 cookie);
 
 /* stable.c: key -> merged folio. Pure */
 struct ksm_stable_entry *ksm_stable_find(struct ksm_shard *shard,
@@ -748,8 +836,8 @@ struct anon_vma *ksm_item_detach(struct ksm_engine *engine,
 int ksm_item_create_cache(void);
 
 /* node.c: from a node to its folio. Pure but for the folio itself */
-struct ksm_stable_node *ksm_node_alloc(const struct ksm_key *key,
-				       unsigned long pfn);
+struct ksm_stable_node *ksm_node_alloc(struct ksm_domain *domain,
+				       const struct ksm_key *key, unsigned long pfn);
 void ksm_node_free(struct ksm_engine *engine, struct ksm_stable_node *node);
 struct ksm_stable_node *ksm_node_of(const struct folio *folio);
 void ksm_node_bind(struct folio *folio, struct ksm_stable_node *node);

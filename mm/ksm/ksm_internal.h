@@ -9,10 +9,13 @@
 
 #include <linux/bitfield.h>
 #include <linux/bitops.h>
+#include <linux/cred.h>
+#include <linux/debugfs.h>
 #include <linux/freezer.h>
 #include <linux/hashtable.h>
 #include <linux/highmem.h>
 #include <linux/hugetlb.h>
+#include <linux/jhash.h>
 #include <linux/jiffies.h>
 #include <linux/kstrtox.h>
 #include <linux/kthread.h>
@@ -20,6 +23,7 @@
 #include <linux/ktime.h>
 #include <linux/list.h>
 #include <linux/math64.h>
+#include <linux/memcontrol.h>
 #include <linux/memory.h>
 #include <linux/mm.h>
 #include <linux/mm_inline.h>
@@ -28,16 +32,23 @@
 #include <linux/mutex.h>
 #include <linux/oom.h>
 #include <linux/pagewalk.h>
+#include <linux/prctl.h>
 #include <linux/prefetch.h>
+#include <linux/ptrace.h>
 #include <linux/random.h>
 #include <linux/rbtree.h>
+#include <linux/refcount.h>
 #include <linux/rmap.h>
-#include <linux/sched/mm.h>
+#include <linux/sched/coredump.h>
 #include <linux/sched/cputime.h>
+#include <linux/sched/mm.h>
+#include <linux/seq_file.h>
 #include <linux/slab.h>
 #include <linux/spinlock.h>
 #include <linux/swap.h>
 #include <linux/sysfs.h>
+#include <linux/uaccess.h>
+#include <linux/user_namespace.h>
 #include <linux/userfaultfd_k.h>
 #include <linux/wait.h>
 #include <linux/wait_bit.h>

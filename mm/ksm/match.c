@@ -376,7 +376,7 @@ static int ksm_match_pair(struct ksm_match *match, struct ksm_rmap_item *item)
 		return err;
 	if (!ksm_match_spare(match->worker))
 		return -ENOMEM;
-	node = ksm_node_alloc(&match->key, 0);
+	node = ksm_node_alloc(match->kmm->domain, &match->key, 0);
 	if (!node)
 		return -ENOMEM;
 
@@ -521,7 +521,10 @@ static void ksm_match_plain(struct ksm_match *match)
 		ksm_match_unstable(match);
 }
 
-/* A KSM page that has no item here yet: forked, or swapped in again. */
+/*
+ * A KSM page that has no item here yet: forked, or swapped in again. It may be one that
+ * this mm is not to share any more, since it came into another merge domain.
+ */
 static void ksm_match_shared(struct ksm_match *match)
 {
 	struct ksm_engine *engine = match->worker->engine;
@@ -531,6 +534,7 @@ static void ksm_match_shared(struct ksm_match *match)
 	struct ksm_rmap_item *item;
 	struct vm_area_struct *vma;
 	struct ksm_shard *shard;
+	bool foreign;
 
 	item = ksm_slot_to_item(match->kmm, match->worker->chunk, match->slot);
 	if (!item)
@@ -544,7 +548,8 @@ static void ksm_match_shared(struct ksm_match *match)
 	if (!vma || !folio_trylock(folio))
 		goto out;
 	node = ksm_node_of(folio);
-	if (node && ksm_item_state(item) == KSM_ITEM_IDLE)
+	foreign = node && node->domain != match->kmm->domain;
+	if (node && !foreign && ksm_item_state(item) == KSM_ITEM_IDLE)
 		ksm_join_attach(engine, item, node, vma);
 	if (node && node->entry.key.nid != ksm_match_nid(engine, folio) &&
 	    ksm_match_spare(match->worker)) {
@@ -555,6 +560,8 @@ static void ksm_match_shared(struct ksm_match *match)
 		spin_unlock(&shard->lock);
 	}
 	folio_unlock(folio);
+	if (foreign)
+		ksm_merge_break(vma, match->addr, match->addr + PAGE_SIZE, false);
 out:
 	mmap_read_unlock(mm);
 }
@@ -575,7 +582,7 @@ static void ksm_match_read(struct ksm_worker *worker, struct ksm_candidate *cand
 		.hash = cand->kind == KSM_CAND_PLAIN ?
 			ksm_match_hash(engine, cand->page) :
 			ksm_slot_hash(*ksm_chunk_slot(worker->chunk, cand->addr)),
-		.domain = worker->kmm->domain,
+		.domain = worker->kmm->domain->id,
 		.nid = ksm_match_nid(engine, folio),
 		.frame = page_to_pfn(cand->page),
 	};

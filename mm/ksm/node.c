@@ -34,14 +34,15 @@ int ksm_node_create_cache(void)
 
 /**
  * ksm_node_alloc() - a new node, in no tree, without sharers
- * @key: its key
+ * @domain: merge domain of its sharers
+ * @key: its key, of that domain
  * @pfn: where its folio is
  *
  * Context: may sleep.
  * Return: the node; NULL when there is no memory for it.
  */
-struct ksm_stable_node *ksm_node_alloc(const struct ksm_key *key,
-				       unsigned long pfn)
+struct ksm_stable_node *ksm_node_alloc(struct ksm_domain *domain,
+				       const struct ksm_key *key, unsigned long pfn)
 {
 	struct ksm_stable_node *node;
 
@@ -49,6 +50,8 @@ struct ksm_stable_node *ksm_node_alloc(const struct ksm_key *key,
 				 GFP_KERNEL | __GFP_NORETRY | __GFP_NOWARN);
 	if (!node)
 		return NULL;
+	ksm_domain_get(domain);
+	node->domain = domain;
 	node->entry.key = *key;
 	node->pfn = pfn;
 	INIT_LIST_HEAD(&node->link);
@@ -70,6 +73,7 @@ void ksm_node_free(struct ksm_engine *engine, struct ksm_stable_node *node)
 	spin_lock(&engine->orphan_lock);
 	list_del_init(&node->orphan);
 	spin_unlock(&engine->orphan_lock);
+	ksm_domain_put(engine, node->domain);
 	kmem_cache_free(ksm_node_cache, node);
 }
 

@@ -64,13 +64,13 @@ int ksm_registry_add(struct ksm_engine *engine, struct mm_struct *mm)
 	if (!kmm)
 		return -ENOMEM;
 	kmm->engine = engine;
-	kmm->domain = KSM_DOMAIN_GLOBAL;
 	xa_init(&kmm->chunks);
 	mmgrab(mm);
 	slot = &kmm->slot;
 
 	spin_lock(&registry->lock);
 	mm_slot_insert(registry->hash, mm, slot);
+	kmm->serial = ++registry->last_serial;
 	if (registry->cursor && !(READ_ONCE(engine->run) & KSM_RUN_UNMERGE))
 		before = &registry->cursor->slot.mm_node;
 	list_add_tail(&slot->mm_node, before);
@@ -129,6 +129,7 @@ void ksm_registry_free(struct ksm_mm *kmm)
 	struct mm_struct *mm = kmm->slot.mm;
 
 	WARN_ON_ONCE(!xa_empty(&kmm->chunks) || atomic_read(&kmm->claims));
+	ksm_domain_put(kmm->engine, kmm->domain);
 	mm_slot_free(ksm_mm_cache, kmm);
 	mmdrop(mm);
 }
@@ -227,6 +228,25 @@ void ksm_registry_reset(struct ksm_engine *engine)
 	spin_lock(&engine->registry.lock);
 	engine->registry.cursor = NULL;
 	spin_unlock(&engine->registry.lock);
+}
+
+/**
+ * ksm_registry_lookup() - what is known of an mm
+ * @engine: the engine
+ * @mm: the mm, registered or not
+ *
+ * Return: it, or NULL. It stays for as long as the caller has the engine mutex and a
+ * reference to mm_users, so that neither the scan nor an exit forgets it.
+ */
+struct ksm_mm *ksm_registry_lookup(struct ksm_engine *engine, struct mm_struct *mm)
+{
+	struct ksm_mm *kmm;
+
+	lockdep_assert_held(&engine->mutex);
+	spin_lock(&engine->registry.lock);
+	kmm = ksm_registry_find(&engine->registry, mm);
+	spin_unlock(&engine->registry.lock);
+	return kmm;
 }
 
 /**

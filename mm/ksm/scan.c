@@ -659,7 +659,8 @@ static bool ksm_scan_forget_idle(struct ksm_worker *worker, struct mm_struct *mm
  * @budget: pages that may be read, not 0; reduced by those that were, and by less
  *	    for whatever else was looked at: not even an empty walk is for free
  *
- * Without memory for a chunk the candidates are dropped; their turn comes again.
+ * Without memory for a chunk the candidates are dropped; their turn comes again. Without
+ * memory for what it takes to have the mm in its merge domain, none of it is scanned.
  *
  * An mm without any VMA that could be scanned is to be forgotten, and is taken off
  * the list here, while mmap_lock keeps new ones from being offered.
@@ -690,7 +691,7 @@ enum ksm_scan_result ksm_scan_collect(struct ksm_worker *worker,
 		ksm_scan_forget(worker);
 		result = KSM_SCAN_GONE;
 	} else {
-		if (!ksm_scan_walk(&scan, mm, &offered))
+		if (ksm_identity_update(kmm) || !ksm_scan_walk(&scan, mm, &offered))
 			result = offered || !ksm_scan_forget_idle(worker, mm) ?
 				KSM_SCAN_END : KSM_SCAN_GONE;
 		/* If that was the last one, it is not ksmd that tears the mm down. */

@@ -202,6 +202,44 @@ KSM_KNOB(merge_across_nodes, ULONG, merge_across_nodes, .max = 1,
 	 .keep_erange = true, .allowed = ksm_daemon_empty_trees);
 #endif
 
+static struct ksm_knob ksm_merge_domains_knob;
+
+static ssize_t merge_domains_show(struct kobject *kobj, struct kobj_attribute *attr,
+				  char *buf)
+{
+	const unsigned long now = ksm_knob_get(&ksm_merge_domains_knob, &ksm_engine);
+	unsigned int policy;
+	int len = 0;
+
+	for (policy = 0; policy < ARRAY_SIZE(ksm_policy_names); policy++)
+		if (ksm_policy_names[policy])
+			len += sysfs_emit_at(buf, len, policy == now ? "%s[%s]" : "%s%s",
+					     len ? " " : "", ksm_policy_names[policy]);
+	return len + sysfs_emit_at(buf, len, "\n");
+}
+
+static ssize_t merge_domains_store(struct kobject *kobj, struct kobj_attribute *attr,
+				   const char *buf, size_t count)
+{
+	unsigned int policy;
+	int err;
+
+	for (policy = 0; policy < ARRAY_SIZE(ksm_policy_names); policy++)
+		if (ksm_policy_names[policy] && sysfs_streq(buf, ksm_policy_names[policy]))
+			break;
+	if (policy == ARRAY_SIZE(ksm_policy_names))
+		return -EINVAL;
+	err = ksm_knob_set_allowed(&ksm_merge_domains_knob, &ksm_engine, policy);
+	return err ?: count;
+}
+
+static struct ksm_knob ksm_merge_domains_knob = {
+	.attr = __ATTR_RW(merge_domains),
+	.type = KSM_KNOB_UINT,
+	.offset = offsetof(struct ksm_knobs, merge_domains),
+	.allowed = ksm_daemon_empty_trees,
+};
+
 static ssize_t ksm_counter_show(struct kobject *kobj,
 				struct kobj_attribute *attr, char *buf)
 {
@@ -316,6 +354,7 @@ static struct attribute *ksm_files[] = {
 #ifdef CONFIG_NUMA
 	&ksm_merge_across_nodes_knob.attr.attr,
 #endif
+	&ksm_merge_domains_knob.attr.attr,
 	&ksm_max_page_sharing_knob.attr.attr,
 	&ksm_stable_node_chains_prune_millisecs_knob.attr.attr,
 	&ksm_use_zero_pages_knob.attr.attr,

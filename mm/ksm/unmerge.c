@@ -10,19 +10,13 @@
 #include "ksm_internal.h"
 #include "ksm.h"
 
-/**
- * ksm_unmerge_forget() - forget all pages of an mm
- * @kmm: the mm
- *
- * Context: may sleep; the engine mutex is held.
- */
-void ksm_unmerge_forget(struct ksm_mm *kmm)
+static void ksm_unmerge_forget(struct ksm_mm *kmm)
 {
 	ksm_chunk_retire(kmm, 0, ULONG_MAX);
 }
 
 /* Give an mm its own pages back. Its mmap_lock is held. */
-static int ksm_unmerge_mm(struct mm_struct *mm)
+static int ksm_unmerge_areas(struct mm_struct *mm)
 {
 	struct vm_area_struct *vma;
 	int err;
@@ -38,6 +32,49 @@ static int ksm_unmerge_mm(struct mm_struct *mm)
 	return 0;
 }
 
+/**
+ * ksm_unmerge_mm() - give an mm its own pages back, and forget them
+ * @kmm: the mm; it is not exiting
+ *
+ * Context: may sleep, and fault; the engine mutex is held, and no mmap lock.
+ * Return: 0; -ENOMEM or -ERESTARTSYS with part of the work done, and nothing forgotten.
+ */
+int ksm_unmerge_mm(struct ksm_mm *kmm)
+{
+	struct mm_struct *mm = kmm->slot.mm;
+	int err;
+
+	lockdep_assert_held(&kmm->engine->mutex);
+	mmap_read_lock(mm);
+	err = ksm_unmerge_areas(mm);
+	mmap_read_unlock(mm);
+	if (!err)
+		ksm_unmerge_forget(kmm);
+	return err;
+}
+
+/**
+ * ksm_unmerge_process() - give a process its own pages back
+ * @engine: the engine
+ * @mm: the process's mm, with a reference to mm_users. It may have merged pages without
+ *	being registered, if there was no memory for that when it was forked
+ *
+ * Context: may sleep, and fault; the engine mutex is held, and no mmap lock.
+ * Return: 0; -ENOMEM or -ERESTARTSYS with part of the work done, and nothing forgotten.
+ */
+int ksm_unmerge_process(struct ksm_engine *engine, struct mm_struct *mm)
+{
+	struct ksm_mm *kmm = ksm_registry_lookup(engine, mm);
+	int err;
+
+	if (kmm)
+		return ksm_unmerge_mm(kmm);
+	mmap_read_lock(mm);
+	err = ksm_unmerge_areas(mm);
+	mmap_read_unlock(mm);
+	return err;
+}
+
 /* Unmerge the mm under the cursor, and move on. Forget it if it is exiting. */
 static int ksm_unmerge_step(struct ksm_engine *engine)
 {
@@ -49,7 +86,7 @@ static int ksm_unmerge_step(struct ksm_engine *engine)
 	mmap_read_lock(mm);
 	exiting = !atomic_read(&mm->mm_users);
 	if (!exiting)
-		err = ksm_unmerge_mm(mm);
+		err = ksm_unmerge_areas(mm);
 	if (!err)
 		ksm_unmerge_forget(kmm);
 	mmap_read_unlock(mm);

@@ -146,20 +146,26 @@ static int kt_register(struct ksm_engine *engine, struct mm_struct *mm)
 	return err;
 }
 
-static struct mm_struct *kt_mm(struct kunit *test)
-{
-	struct mm_struct *mm = kt_bare_mm(test);
-
-	KUNIT_ASSERT_EQ(test, kt_register(kt_engine(test), mm), 0);
-	return mm;
-}
-
 static struct ksm_mm *kt_kmm(struct kunit *test, struct mm_struct *mm)
 {
 	struct ksm_registry *registry = &kt_engine(test)->registry;
 	struct mm_slot *slot = mm_slot_lookup(registry->hash, mm);
 
 	return slot ? mm_slot_entry(slot, struct ksm_mm, slot) : NULL;
+}
+
+/* An mm that is registered, and in its merge domain, as it is from the first visit on. */
+static struct mm_struct *kt_mm(struct kunit *test)
+{
+	struct mm_struct *mm = kt_bare_mm(test);
+	int err;
+
+	KUNIT_ASSERT_EQ(test, kt_register(kt_engine(test), mm), 0);
+	mutex_lock(&kt_engine(test)->mutex);
+	err = ksm_identity_update(kt_kmm(test, mm));
+	mutex_unlock(&kt_engine(test)->mutex);
+	KUNIT_ASSERT_EQ(test, err, 0);
+	return mm;
 }
 
 /* The process exits: the mm's users are gone, then its page tables. */

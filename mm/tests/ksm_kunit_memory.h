@@ -877,6 +877,12 @@ static void ksm_test_debug_sees_what_is_wrong(struct kunit *test)
 	item->unstable.key.hash = U64_MAX;
 	KUNIT_EXPECT_EQ(test, kt_errors(test), 1);
 	item->unstable.key.hash = 5;
+	item->unstable.key.domain++;
+	KUNIT_EXPECT_EQ(test, kt_errors(test), 1);
+	item->unstable.key.domain--;
+	atomic_long_inc(&engine->domains.global.sharing);
+	KUNIT_EXPECT_EQ(test, kt_errors(test), 1);
+	atomic_long_dec(&engine->domains.global.sharing);
 	item->tagged += PAGE_SIZE;
 	KUNIT_EXPECT_EQ(test, kt_errors(test), 1);
 	item->tagged -= PAGE_SIZE;

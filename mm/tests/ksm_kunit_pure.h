@@ -23,7 +23,7 @@ static struct ksm_stable_node *kt_node(struct kunit *test, u64 hash,
 	struct folio *folio = kt_anon_folio(test);
 	struct ksm_stable_node *node;
 
-	node = ksm_node_alloc(&key, folio_pfn(folio));
+	node = ksm_node_alloc(&kt_engine(test)->domains.global, &key, folio_pfn(folio));
 	KUNIT_ASSERT_NOT_NULL(test, node);
 	folio_lock(folio);
 	ksm_node_bind(folio, node);

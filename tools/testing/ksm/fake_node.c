@@ -81,14 +81,16 @@ int ksm_node_create_cache(void)
 	return ksm_node_cache ? 0 : -ENOMEM;
 }
 
-struct ksm_stable_node *ksm_node_alloc(const struct ksm_key *key,
-				       unsigned long pfn)
+struct ksm_stable_node *ksm_node_alloc(struct ksm_domain *domain,
+				       const struct ksm_key *key, unsigned long pfn)
 {
 	struct ksm_stable_node *node;
 
 	node = kmem_cache_zalloc(ksm_node_cache, GFP_KERNEL);
 	if (!node)
 		return NULL;
+	ksm_domain_get(domain);
+	node->domain = domain;
 	node->entry.key = *key;
 	node->pfn = pfn;
 	INIT_LIST_HEAD(&node->link);
@@ -109,6 +111,7 @@ void ksm_node_free(struct ksm_engine *engine, struct ksm_stable_node *node)
 	spin_lock(&engine->orphan_lock);
 	list_del_init(&node->orphan);
 	spin_unlock(&engine->orphan_lock);
+	node->domain->users.refs--;
 	kmem_cache_free(ksm_node_cache, node);
 }
 

@@ -141,6 +141,16 @@ static inline void atomic_long_add(long n, atomic_long_t *v)
 #define atomic_long_inc(v)	atomic_long_add(1, v)
 #define atomic_long_dec(v)	atomic_long_add(-1, v)
 
+typedef struct {
+	s64 counter;
+} atomic64_t;
+
+typedef struct {
+	int refs;
+} refcount_t;
+
+#define refcount_inc(r)		((void)(r)->refs++)
+
 static inline u64 div64_u64(u64 dividend, u64 divisor)
 {
 	return dividend / divisor;

@@ -443,7 +443,7 @@ int world_insert(struct world *w, const struct ksm_key *key)
 	if (n == NR_NODES)
 		return -1;
 	pfn = ksm_fake_folio_alloc(key->nid);
-	node = ksm_node_alloc(key, pfn);
+	node = ksm_node_alloc(&w->engine.domains.global, key, pfn);
 	CHECK_EQ(!node, ksm_fake_no_memory);
 	if (!node) {
 		ksm_fake_folio_free(pfn);
@@ -812,6 +812,11 @@ void world_check(struct world *w)
 		if (ksm_stat_read(&w->engine, i) != count.stat[i])
 			test_fail(__FILE__, __LINE__, "counter %d is %ld, counted %ld",
 				  i, ksm_stat_read(&w->engine, i), count.stat[i]);
+	CHECK_EQ(atomic_long_read(&w->engine.domains.global.shared),
+		 count.stat[KSM_STAT_SHARED]);
+	CHECK_EQ(atomic_long_read(&w->engine.domains.global.sharing),
+		 count.stat[KSM_STAT_SHARING]);
+	CHECK_EQ(w->engine.domains.global.users.refs, (int)count.nodes);
 	for (i = 0; i < NR_ANON_VMAS; i++)
 		CHECK_EQ(w->anon_vmas[i].refs, count.refs[i]);
 	CHECK_EQ(ksm_fake_folio_refs(), 0);

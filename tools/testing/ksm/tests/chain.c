@@ -30,7 +30,7 @@ static void add(struct model *m, int i)
 	struct ksm_key key = { };
 
 	spin_unlock(&m->w->engine.shards[0].lock);
-	m->dups[i] = ksm_node_alloc(&key, 0);
+	m->dups[i] = ksm_node_alloc(&m->w->engine.domains.global, &key, 0);
 	spin_lock(&m->w->engine.shards[0].lock);
 	ksm_chain_add(&m->w->engine, m->chain, m->dups[i]);
 }

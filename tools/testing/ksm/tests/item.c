@@ -103,7 +103,8 @@ static void loose_node(struct world *w)
 	struct ksm_key key = { .hash = 5 };
 
 	w->nodes[0] = (struct model_node) {
-		.where = LOOSE, .key = key, .node = ksm_node_alloc(&key, 0), .stale = true,
+		.where = LOOSE, .key = key, .stale = true,
+		.node = ksm_node_alloc(&w->engine.domains.global, &key, 0),
 	};
 }
 

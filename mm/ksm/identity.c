@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Identities: what decides in which merge domain an mm is.
+ *
+ * An identity is made of two things. One is what the administrator's policy goes by:
+ * nothing, the user, the memory cgroup or the process. The other is the process's own
+ * wish, a cookie, see cookie.c. Mms are in one domain only if both are equal. So a wish
+ * can do no more than narrow what the policy allows.
+ *
+ * Identities change, when a process gets another user or is moved to another cgroup, and
+ * nobody tells us. They are looked up at every batch that is scanned. After a change the
+ * mm is unmerged and forgotten, so that nothing of it is in the trees under the number of
+ * the old domain; then it starts anew in the new one. Merged pages that it comes by in
+ * other ways, by fork or from swap, are met with the domain that they are of, and unmerged
+ * one by one, see match.c.
+ */
+#include "ksm_internal.h"
+#include "ksm.h"
+
+/* A process that shares with nobody else. */
+static void ksm_identify_process(struct ksm_mm *kmm, struct ksm_identity *identity)
+{
+	identity->policy = KSM_POLICY_PROCESS;
+	identity->who = kmm->serial;
+}
+
+#ifdef CONFIG_MEMCG
+/*
+ * Whom not even its own user may look into, by the rules of ptrace, because it has rights
+ * or secrets that this user has not, shares with nobody either.
+ */
+static bool ksm_has_secrets(struct task_struct *task, const struct cred *cred)
+{
+	return task_exec_state_get_dumpable(task) != TASK_DUMPABLE_OWNER ||
+	       !uid_eq(cred->uid, cred->euid) || !uid_eq(cred->suid, cred->euid);
+}
+
+static void ksm_identify_user(struct ksm_mm *kmm, struct task_struct *owner,
+			      struct ksm_identity *identity)
+{
+	const struct cred *cred = __task_cred(owner);
+
+	if (ksm_has_secrets(owner, cred)) {
+		ksm_identify_process(kmm, identity);
+		return;
+	}
+	identity->who = cred->user_ns->ns.ns_id;
+	identity->uid = from_kuid(&init_user_ns, cred->euid);
+}
+
+/* By the task that owns the mm; one that nobody owns any more is about to go. */
+static void ksm_identify_by_owner(struct ksm_mm *kmm, struct ksm_identity *identity)
+{
+	struct task_struct *owner;
+
+	rcu_read_lock();
+	owner = rcu_dereference(kmm->slot.mm->owner);
+	if (!owner)
+		ksm_identify_process(kmm, identity);
+	else if (identity->policy == KSM_POLICY_USER)
+		ksm_identify_user(kmm, owner, identity);
+	else
+		identity->who = mem_cgroup_id(mem_cgroup_from_task(owner));
+	rcu_read_unlock();
+}
+#else
+static void ksm_identify_by_owner(struct ksm_mm *kmm, struct ksm_identity *identity)
+{
+}
+#endif
+
+/* Whom an mm belongs to, at this moment. */
+static struct ksm_identity ksm_identify(struct ksm_mm *kmm)
+{
+	struct ksm_identity identity = {
+		.policy = READ_ONCE(kmm->engine->knobs.merge_domains),
+		.cookie = READ_ONCE(kmm->slot.mm->ksm_cookie),
+	};
+
+	if (identity.policy == KSM_POLICY_PROCESS)
+		ksm_identify_process(kmm, &identity);
+	else if (identity.policy != KSM_POLICY_GLOBAL)
+		ksm_identify_by_owner(kmm, &identity);
+	return identity;
+}
+
+/**
+ * ksm_identity_update() - see to it that an mm is in the domain that it belongs to now
+ * @kmm: the mm; it is not exiting
+ *
+ * Context: may sleep, and fault; the engine mutex is held, and no mmap lock.
+ * Return: 0; -ENOMEM, or -ERESTARTSYS when a signal is pending: @kmm is in its old domain
+ * still, and not to be scanned.
+ */
+int ksm_identity_update(struct ksm_mm *kmm)
+{
+	struct ksm_identity identity = ksm_identify(kmm);
+	struct ksm_domain *domain = kmm->domain;
+	int err = 0;
+
+	if (domain && ksm_identity_equal(&domain->identity, &identity))
+		return 0;
+	if (domain)
+		err = ksm_unmerge_mm(kmm);
+	if (err)
+		return err;
+	domain = ksm_domain_of(kmm->engine, &identity);
+	if (!domain)
+		return -ENOMEM;
+	ksm_domain_put(kmm->engine, kmm->domain);
+	kmm->domain = domain;
+	return 0;
+}
