@@ -265,6 +265,22 @@ int ksm_daemon_empty_trees(struct ksm_engine *engine)
 }
 
 /**
+ * ksm_daemon_forget() - prepare for a change of what is looked for
+ * @engine: the engine
+ *
+ * Context: may sleep; the engine mutex is held.
+ * Return: 0; -EBUSY if there are merged pages, other than zero pages.
+ */
+int ksm_daemon_forget(struct ksm_engine *engine)
+{
+	int err = ksm_daemon_empty_trees(engine);
+
+	if (!err)
+		ksm_unmerge_forget_all(engine);
+	return err;
+}
+
+/**
  * ksm_daemon_set_advisor() - switch the advisor on or off
  * @engine: the engine
  * @mode: what to switch to

@@ -239,16 +239,18 @@ static void ksm_join_unlock_pages(struct ksm_worker *worker)
 /* What is left of a merge, whether it was done or not. No folio is locked any more. */
 static void ksm_join_end(struct ksm_worker *worker, struct ksm_merge *merge)
 {
-	u64 *slot = ksm_chunk_slot(worker->chunk, merge->addr);
-
 	ksm_join_trace(merge, worker->kmm->slot.mm);
 	if (merge->kpage)
 		put_page(merge->kpage);
+	if (!worker->chunk)
+		return;
 	if (merge->err)
 		ksm_join_sight(worker, merge->addr, merge->key.hash,
 			       &merge->history);
 	else if (!merge->kpage)
-		ksm_slot_zeroed(worker->kmm, worker->chunk, slot, &merge->history);
+		ksm_slot_zeroed(worker->kmm, worker->chunk,
+				ksm_chunk_slot(worker->chunk, merge->addr),
+				&merge->history);
 	if (!merge->founder)
 		return;
 	if (merge->err)

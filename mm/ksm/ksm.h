@@ -323,6 +323,7 @@ struct ksm_registry {
  * @max_page_sharing: sharers that a folio takes
  * @prune_millisecs: time between two looks for stale dups on a chain
  * @use_zero_pages: whether zero pages are merged with the kernel's zero page
+ * @zero_pages_only: whether nothing else is looked for than zero pages
  * @smart_scan: whether pages that do not merge are looked at less often
  * @advisor_max_cpu: percent of one CPU that the advisor keeps ksmd under
  * @advisor_min_pages: least pages_to_scan that the advisor sets
@@ -340,6 +341,7 @@ struct ksm_knobs {
 	unsigned int max_page_sharing;
 	unsigned int prune_millisecs;
 	bool use_zero_pages;
+	bool zero_pages_only;
 	bool smart_scan;
 	unsigned long advisor_max_cpu;
 	unsigned long advisor_min_pages;
@@ -394,6 +396,7 @@ struct ksm_advice {
 enum ksm_candidate_kind {
 	KSM_CAND_PLAIN,		/* an anonymous page of the process's own */
 	KSM_CAND_KNOWN,		/* such a page, unchanged since it was sighted */
+	KSM_CAND_ZERO,		/* its first word is zero, and nothing else is looked for */
 	KSM_CAND_SHARED,	/* a KSM page that has no item here, or a moved one */
 	KSM_CAND_GONE,		/* nothing to merge here any more */
 };
@@ -449,7 +452,7 @@ struct ksm_merge {
  * struct ksm_worker - what one scanning thread works with
  * @engine: the engine that it works for
  * @kmm: the mm that the batch is from
- * @chunk: the chunk that the batch is from
+ * @chunk: the chunk that the batch is from; NULL where nothing is remembered of pages
  * @spare: a chain, allocated where it may fail, used where it may not
  * @drained: LRU caches of all CPUs were drained in this pass
  * @owed: what was spent of the next page's budget, in units of KSM_COST_*
@@ -655,6 +658,7 @@ void ksm_daemon_lock(struct ksm_engine *engine);
 void ksm_daemon_unlock(struct ksm_engine *engine);
 int ksm_daemon_set_run(struct ksm_engine *engine, unsigned long run);
 int ksm_daemon_empty_trees(struct ksm_engine *engine);
+int ksm_daemon_forget(struct ksm_engine *engine);
 void ksm_daemon_set_advisor(struct ksm_engine *engine, enum ksm_advisor_mode mode);
 
 /* scan.c: from address space to candidates */
@@ -683,6 +687,7 @@ void ksm_join_release(struct ksm_engine *engine, struct ksm_rmap_item *item, u64
 
 /* unmerge.c: everything backwards */
 int ksm_unmerge_all(struct ksm_engine *engine);
+void ksm_unmerge_forget_all(struct ksm_engine *engine);
 int ksm_unmerge_mm(struct ksm_mm *kmm);
 int ksm_unmerge_process(struct ksm_engine *engine, struct mm_struct *mm);
 int ksm_unmerge_empty_stable(struct ksm_engine *engine);

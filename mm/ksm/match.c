@@ -11,6 +11,9 @@
  *					     page becomes a KSM page, and this one joins
  *	else				  -> waits in the unstable tree
  *
+ * When only zero pages are looked for, they are merged at first sight, and nothing is
+ * remembered of any page.
+ *
  * A batch is worked on in three steps. All its pages are read, which gives their
  * keys. The keys are looked up, one after the other; pages that are to be merged are
  * put aside. When there are enough, or the batch is done, they are merged together,
@@ -32,7 +35,7 @@
  * struct ksm_match - one candidate being matched
  * @worker: for whom
  * @kmm: the mm that it is in
- * @slot: its slot
+ * @slot: its slot; NULL where nothing is remembered of pages
  * @addr: where it is mapped
  * @page: what is mapped there, with a reference; NULL if that has to be looked up
  * @key: of the content that was read
@@ -96,6 +99,15 @@ static bool ksm_match_is_busy(struct page *page)
 	return folio_ref_count(folio) > folio_expected_ref_count(folio) + 1;
 }
 
+static bool ksm_match_is_zero(struct page *page)
+{
+	void *data = kmap_local_page(page);
+	bool zero = !memchr_inv(data, 0, PAGE_SIZE);
+
+	kunmap_local(data);
+	return zero;
+}
+
 /* What is mapped at an address now, with a reference. */
 static struct page *ksm_match_lookup(struct ksm_mm *kmm, unsigned long addr)
 {
@@ -137,7 +149,7 @@ static int ksm_match_queue(struct ksm_match *match, struct ksm_stable_node *node
 			   struct page *kpage, struct ksm_rmap_item *founder)
 {
 	struct ksm_worker *worker = match->worker;
-	struct ksm_rmap_item *item = ksm_slot_item(*match->slot);
+	struct ksm_rmap_item *item = match->slot ? ksm_slot_item(*match->slot) : NULL;
 	int err = ksm_match_prepare(match);
 
 	if (err)
@@ -521,6 +533,15 @@ static void ksm_match_plain(struct ksm_match *match)
 		ksm_match_unstable(match);
 }
 
+/* A page whose first word is zero, when only zero pages are looked for. */
+static void ksm_match_zero(struct ksm_match *match)
+{
+	if (!match->page)
+		match->page = ksm_match_lookup(match->kmm, match->addr);
+	if (match->page && ksm_match_is_zero(match->page))
+		ksm_match_queue(match, NULL, NULL, NULL);
+}
+
 /*
  * A KSM page that has no item here yet: forked, or swapped in again. It may be one that
  * this mm is not to share any more, since it came into another merge domain.
@@ -607,7 +628,7 @@ static void ksm_match_one(struct ksm_worker *worker, struct ksm_candidate *cand)
 	struct ksm_match match = {
 		.worker = worker,
 		.kmm = worker->kmm,
-		.slot = ksm_chunk_slot(worker->chunk, cand->addr),
+		.slot = worker->chunk ? ksm_chunk_slot(worker->chunk, cand->addr) : NULL,
 		.addr = cand->addr,
 		.page = cand->page,
 		.key = cand->key,
@@ -618,6 +639,8 @@ static void ksm_match_one(struct ksm_worker *worker, struct ksm_candidate *cand)
 		match.page = ksm_match_lookup(match.kmm, match.addr);
 	if (cand->kind == KSM_CAND_PLAIN || cand->kind == KSM_CAND_KNOWN)
 		ksm_match_plain(&match);
+	else if (cand->kind == KSM_CAND_ZERO)
+		ksm_match_zero(&match);
 	else if (!match.page)
 		ksm_match_forget(&match);
 	else if (folio_test_ksm(page_folio(match.page)))
@@ -652,7 +675,7 @@ void ksm_match_batch(struct ksm_worker *worker)
 		cond_resched();
 	}
 	ksm_join_all(worker);
-	if (worker->nr && !chunk->nr)
+	if (worker->nr && chunk && !chunk->nr)
 		ksm_chunk_retire(worker->kmm, chunk->base, chunk->base + PMD_SIZE);
 	worker->nr = 0;
 }

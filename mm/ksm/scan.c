@@ -70,9 +70,11 @@
 
 /*
  * What things cost, measured in pages that are read and hashed. One that need
- * not be read takes a sixtieth of the time.
+ * not be read takes a sixtieth of the time; one that is found not to be zero by its first
+ * word, an eighth.
  */
 #define KSM_COST_GLANCE		1
+#define KSM_COST_PEEK		8
 #define KSM_COST_TABLE		32
 #define KSM_COST_KNOWN		32
 #define KSM_COST_READ		64
@@ -87,6 +89,7 @@
  * @tables: page tables walked so far
  * @skipped: pages passed over
  * @scanned: pages looked at
+ * @zero_only: only zero pages are looked for
  * @smart: smart scan is on
  * @wary: no page under this page table is taken to be unchanged
  * @renew: pages that were written, but keep still by now, may be recorded again
@@ -106,6 +109,7 @@ struct ksm_scan {
 	unsigned int tables;
 	unsigned int skipped;
 	unsigned int scanned;
+	bool zero_only;
 	bool smart;
 	bool wary;
 	bool renew;
@@ -278,6 +282,32 @@ static bool ksm_scan_is_candidate(struct page *page)
 	return folio_test_anon(folio) && !folio_is_zone_device(folio);
 }
 
+/*
+ * One mapped anonymous page, when only zero pages are looked for. Most are found not to
+ * be by their first word. The others have to be read, without the page table lock.
+ */
+static void ksm_scan_for_zero(struct ksm_scan *scan, struct vm_area_struct *vma,
+			      unsigned long addr, struct page *page)
+{
+	const unsigned long *data;
+	unsigned long word;
+
+	scan->scanned++;
+	flush_anon_page(vma, page, addr);
+	flush_dcache_page(page);
+	data = kmap_local_page(page);
+	word = READ_ONCE(*data);
+	kunmap_local(data);
+	if (word || folio_test_ksm(page_folio(page))) {
+		ksm_scan_charge(scan, KSM_COST_PEEK);
+		return;
+	}
+	/* A reference on a large folio would be in the way when it is split. */
+	ksm_scan_add(scan, addr, folio_test_large(page_folio(page)) ? NULL : page,
+		     KSM_CAND_ZERO);
+	ksm_scan_charge(scan, KSM_COST_READ);
+}
+
 /* A page in flight comes back: what is known of it had better be kept. */
 static bool ksm_scan_is_moving(pte_t pte)
 {
@@ -347,7 +377,10 @@ static void ksm_scan_pte(struct ksm_scan *scan, struct vm_area_struct *vma,
 			return;
 		page = vm_normal_page(vma, addr, entry);
 	}
-	if (ksm_scan_is_candidate(page)) {
+	if (scan->zero_only) {
+		if (ksm_scan_is_candidate(page))
+			ksm_scan_for_zero(scan, vma, addr, page);
+	} else if (ksm_scan_is_candidate(page)) {
 		if (pte_dirty(entry) &&
 		    ksm_scan_may_clean(scan, vma, slot, page_folio(page)))
 			ksm_scan_clean_pte(scan, vma, addr, pte, page_folio(page));
@@ -381,6 +414,25 @@ static void ksm_scan_prefetch(struct ksm_scan *scan, pte_t *pte, unsigned long a
 		prefetch(pfn_to_page(pte_pfn(entry)));
 }
 
+/* And of one that looks for zero pages, the struct pages and the first words. */
+static void ksm_scan_prefetch_page(struct vm_area_struct *vma, pte_t *pte,
+				   unsigned long addr, unsigned long end)
+{
+	pte_t entry;
+	struct page *page;
+
+	addr += KSM_SCAN_AHEAD * PAGE_SIZE;
+	if (addr >= end)
+		return;
+	entry = ptep_get(pte + KSM_SCAN_AHEAD);
+	page = pte_present(entry) ? vm_normal_page(vma, addr, entry) : NULL;
+	if (!page)
+		return;
+	prefetch(page);
+	if (!PageHighMem(page))
+		prefetch(page_address(page));
+}
+
 static void ksm_scan_table(struct ksm_scan *scan, struct vm_area_struct *vma,
 			   pmd_t *pmd, unsigned long addr, unsigned long end)
 {
@@ -394,7 +446,10 @@ static void ksm_scan_table(struct ksm_scan *scan, struct vm_area_struct *vma,
 	for (pte = start_pte; addr != end && !ksm_scan_is_full(scan, addr);
 	     pte++, addr += PAGE_SIZE) {
 		ksm_scan_enter_block(scan, vma->vm_mm, addr, end);
-		ksm_scan_prefetch(scan, pte, addr, end);
+		if (scan->zero_only)
+			ksm_scan_prefetch_page(vma, pte, addr, end);
+		else
+			ksm_scan_prefetch(scan, pte, addr, end);
 		ksm_scan_pte(scan, vma, pte, addr);
 	}
 	if (scan->flush_end)
@@ -443,6 +498,15 @@ static void ksm_scan_start_huge(struct ksm_scan *scan, struct vm_area_struct *vm
 	folio_mark_dirty(folio);
 }
 
+static void ksm_scan_huge_for_zero(struct ksm_scan *scan, struct vm_area_struct *vma,
+				   unsigned long addr, unsigned long end, struct page *page)
+{
+	page += (addr & ~PMD_MASK) >> PAGE_SHIFT;
+	for (; addr != end && !ksm_scan_is_full(scan, addr); addr += PAGE_SIZE, page++)
+		ksm_scan_for_zero(scan, vma, addr, page);
+	scan->seen = addr;
+}
+
 static void ksm_scan_huge_pages(struct ksm_scan *scan, struct vm_area_struct *vma,
 				pmd_t *pmd, unsigned long addr, unsigned long end,
 				struct page *page)
@@ -482,7 +546,9 @@ static bool ksm_scan_huge(struct ksm_scan *scan, struct vm_area_struct *vma,
 		return false;
 	}
 	page = vm_normal_page_pmd(vma, addr & PMD_MASK, entry);
-	if (ksm_scan_is_candidate(page))
+	if (ksm_scan_is_candidate(page) && scan->zero_only)
+		ksm_scan_huge_for_zero(scan, vma, addr, end, page);
+	else if (ksm_scan_is_candidate(page))
 		ksm_scan_huge_pages(scan, vma, pmd, addr, end, page);
 	spin_unlock(ptl);
 	return true;
@@ -607,7 +673,8 @@ static void ksm_scan_finish(struct ksm_scan *scan)
 	ksm_stat_add(worker->engine, KSM_STAT_SKIPPED, scan->skipped);
 	if (scan->gap != ULONG_MAX)
 		ksm_chunk_retire(worker->kmm, scan->gap, scan->seen);
-	if (!worker->nr)
+	worker->chunk = NULL;
+	if (!worker->nr || scan->zero_only)
 		return;
 	worker->chunk = ksm_chunk_get(worker->kmm, worker->batch[0].addr);
 	while (!worker->chunk && worker->nr) {
@@ -678,9 +745,10 @@ enum ksm_scan_result ksm_scan_collect(struct ksm_worker *worker,
 		.seen = *addr,
 		.gap = ULONG_MAX,
 		.credit = (u64)*budget * KSM_COST_READ - worker->owed,
+		.zero_only = READ_ONCE(worker->engine->knobs.zero_pages_only),
 		.smart = READ_ONCE(worker->engine->knobs.smart_scan),
 		.pinned = mm_flags_test(MMF_HAS_PINNED, mm),
-		.shadowed = mm_has_notifiers(mm),
+		.shadowed = !worker->engine->knobs.zero_pages_only && mm_has_notifiers(mm),
 	};
 	enum ksm_scan_result result = KSM_SCAN_BATCH;
 	bool offered = *addr;

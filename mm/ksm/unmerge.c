@@ -125,6 +125,25 @@ int ksm_unmerge_all(struct ksm_engine *engine)
 	return err;
 }
 
+/**
+ * ksm_unmerge_forget_all() - forget all pages of all processes
+ * @engine: the engine, without merged pages other than zero pages
+ *
+ * Ends the pass that is under way.
+ *
+ * Context: may sleep; the engine mutex is held.
+ */
+void ksm_unmerge_forget_all(struct ksm_engine *engine)
+{
+	struct ksm_mm *kmm;
+
+	lockdep_assert_held(&engine->mutex);
+	for (kmm = ksm_registry_start(engine); kmm; kmm = ksm_registry_next(engine)) {
+		ksm_unmerge_forget(kmm);
+		cond_resched();
+	}
+}
+
 /* Some node of a shard, by itself or on a chain. */
 static struct ksm_stable_node *ksm_unmerge_any_node(struct ksm_shard *shard)
 {
