@@ -281,6 +281,22 @@ int ksm_daemon_forget(struct ksm_engine *engine)
 }
 
 /**
+ * ksm_daemon_switch_frames() - fresh_frames has been switched
+ * @engine: the engine
+ *
+ * Context: may sleep.
+ */
+void ksm_daemon_switch_frames(struct ksm_engine *engine)
+{
+	mutex_lock(&engine->mutex);
+	if (engine->knobs.fresh_frames)
+		ksm_frames_prepare(engine);
+	else
+		ksm_frames_drain(engine);
+	mutex_unlock(&engine->mutex);
+}
+
+/**
  * ksm_daemon_set_advisor() - switch the advisor on or off
  * @engine: the engine
  * @mode: what to switch to

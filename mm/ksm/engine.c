@@ -74,6 +74,7 @@ int ksm_engine_init(struct ksm_engine *engine, unsigned long nr_pages)
 void ksm_engine_destroy(struct ksm_engine *engine)
 {
 	WARN_ON_ONCE(!ksm_registry_empty(engine));
+	ksm_frames_drain(engine);
 	ksm_domains_destroy(&engine->domains);
 	ksm_chain_free(engine->worker.spare);
 	kvfree(engine->shards);

@@ -16,6 +16,7 @@ static void ksm_hotplug_park(struct ksm_engine *engine)
 {
 	mutex_lock(&engine->mutex);
 	engine->run |= KSM_RUN_OFFLINE;
+	ksm_frames_drain(engine);	/* they could not be migrated */
 	mutex_unlock(&engine->mutex);
 }
 
@@ -23,6 +24,8 @@ static void ksm_hotplug_resume(struct ksm_engine *engine)
 {
 	mutex_lock(&engine->mutex);
 	engine->run &= ~KSM_RUN_OFFLINE;
+	if (engine->knobs.fresh_frames)
+		ksm_frames_prepare(engine);
 	mutex_unlock(&engine->mutex);
 
 	smp_mb();	/* wake_up_bit() wants the bit to be seen cleared */

@@ -38,8 +38,14 @@ void ksm_join_attach(struct ksm_engine *engine, struct ksm_rmap_item *item,
 	spin_unlock(&shard->lock);
 }
 
-static void ksm_join_detach(struct ksm_engine *engine, struct ksm_rmap_item *item,
-			    struct ksm_stable_node *node)
+/**
+ * ksm_join_detach() - take an item off its node's list of sharers
+ * @engine: the engine
+ * @item: the item, STABLE
+ * @node: the node, its folio locked
+ */
+void ksm_join_detach(struct ksm_engine *engine, struct ksm_rmap_item *item,
+		     struct ksm_stable_node *node)
 {
 	struct ksm_shard *shard = ksm_shard(engine, node->entry.key.hash);
 	struct anon_vma *anon_vma;
@@ -228,11 +234,15 @@ static void ksm_join_unlock_pages(struct ksm_worker *worker)
 
 	for (i = 0; i < worker->nr_merges; i++) {
 		struct page *page = worker->merges[i].page;
+		int nid;
 
 		if (!page)
 			continue;
+		nid = page_to_nid(page);
 		folio_unlock(page_folio(page));
 		put_page(page);
+		if (!worker->merges[i].err && READ_ONCE(worker->engine->knobs.fresh_frames))
+			ksm_frames_stir(worker->engine, nid);
 	}
 }
 

@@ -31,6 +31,7 @@
 #define _MM_KSM_KSM_H
 
 struct ksm_engine;
+struct ksm_frame_pool;
 struct ksm_stable_chain;
 
 /* Bits of engine->run; the first three are what sysfs "run" takes. */
@@ -324,6 +325,7 @@ struct ksm_registry {
  * @prune_millisecs: time between two looks for stale dups on a chain
  * @use_zero_pages: whether zero pages are merged with the kernel's zero page
  * @zero_pages_only: whether nothing else is looked for than zero pages
+ * @fresh_frames: whether a shared page is always in a frame that nobody had before
  * @smart_scan: whether pages that do not merge are looked at less often
  * @advisor_max_cpu: percent of one CPU that the advisor keeps ksmd under
  * @advisor_min_pages: least pages_to_scan that the advisor sets
@@ -342,6 +344,7 @@ struct ksm_knobs {
 	unsigned int prune_millisecs;
 	bool use_zero_pages;
 	bool zero_pages_only;
+	bool fresh_frames;
 	bool smart_scan;
 	unsigned long advisor_max_cpu;
 	unsigned long advisor_min_pages;
@@ -492,6 +495,7 @@ struct ksm_worker {
  * @seqnr: full passes since the last unmerge
  * @rekeyed: value of @seqnr when the meaning of keys last changed
  * @advisor: state of the advisor
+ * @pools: frames for pages that become shared, by NUMA node; see frames.c
  * @worker: the one scanning thread's
  * @sleep_wait: ksmd between two batches
  * @idle_wait: ksmd with nothing to do
@@ -513,6 +517,7 @@ struct ksm_engine {
 	unsigned long seqnr;
 	unsigned long rekeyed;
 	struct ksm_advisor advisor;
+	struct ksm_frame_pool *pools[MAX_NUMNODES];
 	struct ksm_worker worker;
 	wait_queue_head_t sleep_wait;
 	wait_queue_head_t idle_wait;
@@ -659,6 +664,7 @@ void ksm_daemon_unlock(struct ksm_engine *engine);
 int ksm_daemon_set_run(struct ksm_engine *engine, unsigned long run);
 int ksm_daemon_empty_trees(struct ksm_engine *engine);
 int ksm_daemon_forget(struct ksm_engine *engine);
+void ksm_daemon_switch_frames(struct ksm_engine *engine);
 void ksm_daemon_set_advisor(struct ksm_engine *engine, enum ksm_advisor_mode mode);
 
 /* scan.c: from address space to candidates */
@@ -681,6 +687,8 @@ void ksm_join_attach(struct ksm_engine *engine, struct ksm_rmap_item *item,
 		     struct ksm_stable_node *node, struct vm_area_struct *vma);
 void ksm_join_sight(struct ksm_worker *worker, unsigned long addr, u64 hash,
 		    const struct ksm_history *history);
+void ksm_join_detach(struct ksm_engine *engine, struct ksm_rmap_item *item,
+		     struct ksm_stable_node *node);
 void ksm_join_demote(struct ksm_engine *engine, struct ksm_rmap_item *item,
 		     struct ksm_stable_node *node);
 void ksm_join_release(struct ksm_engine *engine, struct ksm_rmap_item *item, u64 hash);
@@ -700,6 +708,12 @@ int ksm_validate(struct ksm_engine *engine);
 #else
 static inline int ksm_validate(struct ksm_engine *engine) { return 0; }
 #endif
+
+/* frames.c: where pages go that become shared */
+struct page *ksm_frames_take(struct ksm_engine *engine, int nid);
+void ksm_frames_stir(struct ksm_engine *engine, int nid);
+void ksm_frames_prepare(struct ksm_engine *engine);
+void ksm_frames_drain(struct ksm_engine *engine);
 
 /* merge.c: page table surgery, both ways */
 struct vm_area_struct *ksm_merge_vma(struct mm_struct *mm, unsigned long addr);

@@ -244,12 +244,74 @@ static int ksm_match_fits(struct ksm_match *match, struct page *page)
 	return ksm_merge_split(page);
 }
 
+/* The folio, which is locked, becomes the KSM folio of @node. */
+static void ksm_match_found(struct ksm_match *match, struct ksm_rmap_item *item,
+			    struct ksm_stable_node *node, struct folio *folio,
+			    struct vm_area_struct *vma)
+{
+	node->pfn = folio_pfn(folio);
+	ksm_join_attach(match->worker->engine, item, node, vma);
+	ksm_node_bind(folio, node);
+	folio_mark_accessed(folio);
+	/* Reclaim drops clean folios; this one is to be swapped out. */
+	folio_mark_dirty(folio);
+}
+
+/* A copy of a page, in a frame that nobody had; locked, and in nobody's hands but ours. */
+static struct page *ksm_match_copy(struct ksm_match *match, struct ksm_merge *merge)
+{
+	struct page *page = ksm_frames_take(match->worker->engine, page_to_nid(merge->page));
+	struct folio *folio;
+
+	if (!page)
+		return NULL;
+	folio = page_folio(page);
+	if (mem_cgroup_charge(folio, merge->vma->vm_mm, GFP_KERNEL) ||
+	    copy_mc_user_highpage(page, merge->page, merge->addr, merge->vma)) {
+		put_page(page);
+		return NULL;
+	}
+	__folio_set_locked(folio);
+	__folio_set_swapbacked(folio);
+	__folio_mark_uptodate(folio);
+	return page;
+}
+
+/*
+ * Have a copy of the page be the KSM page of @node, and mapped instead. Return: 0, and the
+ * copy in merge->kpage with a reference; or an error, and merge->kpage NULL.
+ */
+static int ksm_match_refresh(struct ksm_match *match, struct ksm_rmap_item *item,
+			     struct ksm_stable_node *node, struct ksm_merge *merge)
+{
+	struct folio *copy;
+
+	merge->kpage = ksm_match_copy(match, merge);
+	if (!merge->kpage)
+		return -ENOMEM;
+	copy = page_folio(merge->kpage);
+	ksm_match_found(match, item, node, copy, merge->vma);
+	ksm_merge_replace(merge->vma->vm_mm, merge, 1);
+	if (!merge->err) {
+		folio_add_lru(copy);
+		folio_unlock(copy);
+		return 0;
+	}
+	ksm_join_detach(match->worker->engine, item, node);
+	ksm_node_bind(copy, NULL);
+	folio_unlock(copy);
+	folio_put(copy);
+	merge->kpage = NULL;
+	return merge->err;
+}
+
 /* Make the page, which is small, the KSM page of @node. Its mmap lock is held. */
 static int ksm_match_promote_page(struct ksm_match *match,
 				  struct ksm_rmap_item *item,
 				  struct ksm_stable_node *node,
 				  struct ksm_merge *merge)
 {
+	struct ksm_engine *engine = match->worker->engine;
 	struct folio *folio = page_folio(merge->page);
 
 	if (!folio_trylock(folio))
@@ -259,16 +321,19 @@ static int ksm_match_promote_page(struct ksm_match *match,
 	ksm_merge_freeze(merge->vma->vm_mm, merge, 1);
 	if (!merge->err && !pages_identical(merge->page, match->page))
 		merge->err = -EFAULT;
-	if (!merge->err) {
-		node->pfn = folio_pfn(folio);
-		ksm_join_attach(match->worker->engine, item, node, merge->vma);
-		ksm_node_bind(folio, node);
-		folio_mark_accessed(folio);
-		/* Reclaim drops clean folios; this one is to be swapped out. */
-		folio_mark_dirty(folio);
-	}
+	if (!merge->err && READ_ONCE(engine->knobs.fresh_frames))
+		merge->err = ksm_match_refresh(match, item, node, merge);
+	else if (!merge->err)
+		ksm_match_found(match, item, node, folio, merge->vma);
 	folio_unlock(folio);
-	return merge->err;
+	if (!merge->kpage)
+		return merge->err;
+
+	/* The reference that we had on the page is on the copy now. */
+	put_page(merge->page);
+	merge->page = merge->kpage;
+	ksm_frames_stir(engine, page_to_nid(merge->page));
+	return 0;
 }
 
 /*

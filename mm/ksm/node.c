@@ -97,13 +97,13 @@ struct ksm_stable_node *ksm_node_of(const struct folio *folio)
 
 /**
  * ksm_node_bind() - make a folio a KSM folio
- * @folio: locked, anonymous, not exclusive to anybody
+ * @folio: locked; anonymous and not exclusive to anybody, or new
  * @node: its node, or NULL for a folio that nobody maps any more
  */
 void ksm_node_bind(struct folio *folio, struct ksm_stable_node *node)
 {
 	VM_WARN_ON_FOLIO(!folio_test_locked(folio), folio);
-	VM_WARN_ON_FOLIO(PageAnonExclusive(&folio->page), folio);
+	VM_WARN_ON_FOLIO(folio_test_anon(folio) && PageAnonExclusive(&folio->page), folio);
 	WRITE_ONCE(folio->mapping, ksm_node_key(node));
 }
 

@@ -171,6 +171,7 @@ KSM_KNOB(max_page_sharing, INT, max_page_sharing, .min = 2, .keep_erange = true,
 KSM_KNOB(stable_node_chains_prune_millisecs, UINT, prune_millisecs);
 KSM_KNOB(use_zero_pages, BOOL, use_zero_pages);
 KSM_KNOB(zero_pages_only, BOOL, zero_pages_only, .allowed = ksm_daemon_forget);
+KSM_KNOB(fresh_frames, BOOL, fresh_frames, .changed = ksm_daemon_switch_frames);
 KSM_KNOB(smart_scan, BOOL, smart_scan);
 KSM_KNOB(advisor_max_cpu, ULONG, advisor_max_cpu);
 KSM_KNOB(advisor_min_pages_to_scan, ULONG, advisor_min_pages);
@@ -360,6 +361,7 @@ static struct attribute *ksm_files[] = {
 	&ksm_stable_node_chains_prune_millisecs_knob.attr.attr,
 	&ksm_use_zero_pages_knob.attr.attr,
 	&ksm_zero_pages_only_knob.attr.attr,
+	&ksm_fresh_frames_knob.attr.attr,
 	&ksm_smart_scan_knob.attr.attr,
 	&advisor_mode_attr.attr,
 	&ksm_advisor_max_cpu_knob.attr.attr,

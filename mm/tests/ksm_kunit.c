@@ -434,6 +434,7 @@ static void ksm_test_exit(struct kunit *test)
 #include "ksm_kunit_pure.h"
 #include "ksm_kunit_memory.h"
 #include "ksm_kunit_merge.h"
+#include "ksm_kunit_domain.h"
 #include "ksm_kunit_fault.h"
 
 static struct kunit_suite ksm_test_suites[] = {
@@ -453,6 +454,11 @@ static struct kunit_suite ksm_test_suites[] = {
 		.exit = ksm_test_exit,
 		.test_cases = ksm_test_merge_cases,
 	}, {
+		.name = "ksm_domain",
+		.init = ksm_test_init,
+		.exit = ksm_test_exit,
+		.test_cases = ksm_test_domain_cases,
+	}, {
 		.name = "ksm_fault",
 		.init = ksm_test_init,
 		.exit = ksm_test_exit,
@@ -461,4 +467,4 @@ static struct kunit_suite ksm_test_suites[] = {
 };
 
 kunit_test_suites(&ksm_test_suites[0], &ksm_test_suites[1], &ksm_test_suites[2],
-		  &ksm_test_suites[3]);
+		  &ksm_test_suites[3], &ksm_test_suites[4]);

@@ -47,6 +47,7 @@
 #define PAGE_SIZE		BIT(PAGE_SHIFT)
 #define PAGE_MASK		(~(PAGE_SIZE - 1))
 #define PTRS_PER_PTE		512
+#define MAX_NUMNODES		4
 #define U8_MAX			UCHAR_MAX
 #define U32_MAX			UINT_MAX
 #define S64_MAX			LLONG_MAX

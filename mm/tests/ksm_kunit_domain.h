@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * KUnit tests of KSM: who shares with whom, in which frame, and zero pages only. The
+ * policies that go by users and cgroups need processes, and are tested from outside.
+ */
+
+static bool kt_no_domains(struct kunit *test)
+{
+	return xa_empty(&kt_engine(test)->domains.by_id);
+}
+
+static int kt_set_cookie(struct kunit *test, struct mm_struct *mm, u64 cookie)
+{
+	return ksm_cookie_set(kt_engine(test), mm, cookie);
+}
+
+static void ksm_test_domain_cookies_part(struct kunit *test)
+{
+	struct kt_pair pair = kt_merged_pair(test, 2);
+
+	KUNIT_EXPECT_TRUE(test, kt_no_domains(test));
+	KUNIT_EXPECT_EQ(test, kt_set_cookie(test, pair.b, 1), 0);
+	KUNIT_EXPECT_TRUE(test, kt_all_own(pair.b, pair.at_b, 2));
+	KUNIT_EXPECT_EQ(test, pair.b->ksm_rmap_items, 0);
+	kt_scan(test, 2 * KT_SETTLE);
+	KUNIT_EXPECT_FALSE(test, kt_shared(pair.a, pair.at_a, pair.b, pair.at_b));
+	KT_EXPECT_STAT(test, SHARING, 0);
+
+	KUNIT_EXPECT_EQ(test, kt_set_cookie(test, pair.a, 1), 0);
+	kt_scan(test, 2 * KT_SETTLE);
+	KUNIT_EXPECT_TRUE(test, kt_shared(pair.a, pair.at_a, pair.b, pair.at_b));
+	KUNIT_EXPECT_FALSE(test, kt_no_domains(test));
+
+	KUNIT_EXPECT_EQ(test, kt_set_cookie(test, pair.a, 0), 0);
+	KUNIT_EXPECT_EQ(test, kt_set_cookie(test, pair.b, 0), 0);
+	kt_scan(test, 2 * KT_SETTLE);
+	KUNIT_EXPECT_TRUE(test, kt_shared(pair.a, pair.at_a, pair.b, pair.at_b));
+	KUNIT_EXPECT_TRUE(test, kt_no_domains(test));
+}
+
+/* An mm shares with itself only; and its domain ends with the last trace of it. */
+static void ksm_test_domain_of_process(struct kunit *test)
+{
+	struct mm_struct *a = kt_mm(test), *b = kt_mm(test);
+	unsigned long at_a = kt_map_filled(test, a, 2, 7);
+	unsigned long at_b = kt_map_filled(test, b, 2, 7);
+
+	kt_engine(test)->knobs.merge_domains = KSM_POLICY_PROCESS;
+	kt_scan(test, 2 * KT_SETTLE);
+	KUNIT_EXPECT_TRUE(test, kt_shared(a, at_a, a, at_a + PAGE_SIZE));
+	KUNIT_EXPECT_TRUE(test, kt_shared(b, at_b, b, at_b + PAGE_SIZE));
+	KUNIT_EXPECT_FALSE(test, kt_shared(a, at_a, b, at_b));
+	KT_EXPECT_STAT(test, SHARED, 2);
+	kt_engine(test)->knobs.merge_domains = KSM_POLICY_GLOBAL;
+	kt_scan(test, 2 * KT_SETTLE);
+	KUNIT_EXPECT_TRUE(test, kt_shared(a, at_a, b, at_b));
+	KUNIT_EXPECT_TRUE(test, kt_no_domains(test));
+}
+
+/* A child maps its parent's KSM pages; in another domain it does not keep them. */
+static void ksm_test_domain_parts_children(struct kunit *test)
+{
+	struct mm_struct *mm = kt_mm(test), *child;
+	unsigned long addr = kt_map_filled(test, mm, 2, 7);
+
+	kt_engine(test)->knobs.merge_domains = KSM_POLICY_PROCESS;
+	kt_scan(test, KT_SETTLE);
+	child = kt_fork(test, mm);
+	KUNIT_EXPECT_EQ(test, kt_register(kt_engine(test), child), 0);
+	KUNIT_EXPECT_EQ(test, kt_pfn(child, addr), kt_pfn(mm, addr));
+	kt_scan(test, 2 * KT_SETTLE);
+	KUNIT_EXPECT_NE(test, kt_pfn(child, addr), kt_pfn(mm, addr));
+	KUNIT_EXPECT_TRUE(test, kt_shared(child, addr, child, addr + PAGE_SIZE));
+	KUNIT_EXPECT_TRUE(test, kt_shared(mm, addr, mm, addr + PAGE_SIZE));
+	KUNIT_EXPECT_TRUE(test, kt_holds(test, child, addr, 7));
+	KUNIT_EXPECT_TRUE(test, kt_holds(test, mm, addr, 7));
+}
+
+/* Cookies, policy and content change all the time: nothing is ever shared or lost. */
+static void ksm_test_domain_changes_at_random(struct kunit *test)
+{
+	struct ksm_engine *engine = kt_engine(test);
+	struct mm_struct *mms[4];
+	unsigned long addrs[4];
+	unsigned int i, j, step;
+
+	for (i = 0; i < 4; i++) {
+		mms[i] = kt_mm(test);
+		addrs[i] = kt_map_filled(test, mms[i], 3, 7);
+	}
+	for (step = 0; step < 40; step++) {
+		i = get_random_u32_below(4);
+		KUNIT_EXPECT_EQ(test, kt_set_cookie(test, mms[i], get_random_u32_below(3)), 0);
+		if (!get_random_u32_below(8))
+			engine->knobs.merge_domains ^= KSM_POLICY_PROCESS;
+		kt_fill(test, mms[i], addrs[i], 7 + get_random_u32_below(2));
+		kt_scan(test, 1 + get_random_u32_below(KT_SETTLE));
+		for (i = 0; i < 4; i++)
+			for (j = 0; j < i; j++)
+				if (kt_shared(mms[i], addrs[i] + PAGE_SIZE,
+					      mms[j], addrs[j] + PAGE_SIZE))
+					KUNIT_EXPECT_EQ(test, mms[i]->ksm_cookie,
+							mms[j]->ksm_cookie);
+	}
+	for (i = 0; i < 4; i++)
+		KUNIT_EXPECT_TRUE(test, kt_holds(test, mms[i], addrs[i] + PAGE_SIZE, 7));
+}
+
+/* Neither of the two frames that there were. */
+static void ksm_test_frames_are_fresh(struct kunit *test)
+{
+	struct mm_struct *a = kt_mm(test), *b = kt_mm(test);
+	unsigned long at_a = kt_map_filled(test, a, 1, 7);
+	unsigned long at_b = kt_map_filled(test, b, 1, 7);
+	unsigned long pfn_a = kt_pfn(a, at_a), pfn_b = kt_pfn(b, at_b);
+
+	kt_engine(test)->knobs.fresh_frames = true;
+	kt_scan(test, KT_SETTLE);
+	KUNIT_EXPECT_TRUE(test, kt_shared(a, at_a, b, at_b));
+	KUNIT_EXPECT_NE(test, kt_pfn(a, at_a), pfn_a);
+	KUNIT_EXPECT_NE(test, kt_pfn(a, at_a), pfn_b);
+	KUNIT_EXPECT_EQ(test, kt_mapcount(a, at_a), 2);
+	KUNIT_EXPECT_TRUE(test, kt_holds(test, a, at_a, 7));
+	kt_fill(test, a, at_a, 8);
+	KUNIT_EXPECT_TRUE(test, kt_holds(test, a, at_a, 8));
+	KUNIT_EXPECT_TRUE(test, kt_holds(test, b, at_b, 7));
+}
+
+/* What has been taken is not in the pool any more. */
+static void ksm_test_frames_are_taken_once(struct kunit *test)
+{
+	struct ksm_engine *engine = kt_engine(test);
+	struct page *taken[64];
+	unsigned int i, j;
+
+	kt_lock(test);
+	for (i = 0; i < 64; i++) {
+		taken[i] = ksm_frames_take(engine, first_memory_node);
+		KUNIT_EXPECT_NOT_NULL(test, taken[i]);
+		ksm_frames_stir(engine, first_memory_node);
+		for (j = 0; j < i; j++)
+			KUNIT_EXPECT_PTR_NE(test, taken[i], taken[j]);
+	}
+	for (i = 0; i < 64; i++)
+		if (taken[i])
+			__free_page(taken[i]);
+	ksm_frames_drain(engine);
+	KUNIT_EXPECT_NULL(test, engine->pools[first_memory_node]);
+	kt_unlock(test);
+}
+
+/* Zero pages are merged at first sight, no others are, and of nothing is there a record. */
+static void ksm_test_zero_only(struct kunit *test)
+{
+	struct mm_struct *mm = kt_mm(test);
+	unsigned long zeroes = kt_map_filled(test, mm, 2, 0);
+	unsigned long dups = kt_map_filled(test, mm, 2, 7);
+
+	kt_engine(test)->knobs.zero_pages_only = true;
+	kt_scan(test, 1);
+	KUNIT_EXPECT_EQ(test, mm_ksm_zero_pages(mm), 2);
+	KUNIT_EXPECT_TRUE(test, kt_all_own(mm, dups, 2));
+	KT_EXPECT_STAT(test, TRACKED, 0);
+	KT_EXPECT_STAT(test, CHUNKS, 0);
+	kt_fill(test, mm, zeroes, 8);
+	KUNIT_EXPECT_EQ(test, mm_ksm_zero_pages(mm), 1);
+	kt_scan(test, KT_SETTLE);
+	KUNIT_EXPECT_TRUE(test, kt_holds(test, mm, zeroes, 8));
+	KT_EXPECT_STAT(test, SHARED, 0);
+}
+
+static struct kunit_case ksm_test_domain_cases[] = {
+	KUNIT_CASE(ksm_test_domain_cookies_part),
+	KUNIT_CASE(ksm_test_domain_of_process),
+	KUNIT_CASE(ksm_test_domain_parts_children),
+	KUNIT_CASE(ksm_test_domain_changes_at_random),
+	KUNIT_CASE(ksm_test_frames_are_fresh),
+	KUNIT_CASE(ksm_test_frames_are_taken_once),
+	KUNIT_CASE(ksm_test_zero_only),
+	{}
+};
