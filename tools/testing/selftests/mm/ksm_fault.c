@@ -142,12 +142,18 @@ static bool unmerged(char *addr)
 	return !ksm_count_merged(addr, NR_PAGES) && hold(addr);
 }
 
+/* Have the frames for shared pages allocated anew; if that fails they are later. */
+static bool refill(void)
+{
+	return !ksm_write("fresh_frames", "0") && !ksm_write("fresh_frames", "1");
+}
+
 /* Everything that KSM allocates for. */
 static bool life(void)
 {
 	char *addr = ksm_map(NR_PAGES);
 
-	if (addr == MAP_FAILED)
+	if (addr == MAP_FAILED || !refill())
 		return false;
 	for (int i = 0; i < NR_PAGES; i++)
 		ksm_fill(ksm_page(addr, i), 1 + i / SAME);
@@ -197,6 +203,8 @@ FIXTURE_SETUP(fault)
 	if (why_not)
 		SKIP(return, "%s", why_not);
 	ASSERT_EQ(0, ksm_write("max_page_sharing", "2"));
+	/* Each process in a domain of its own, which has to be made for it. */
+	ASSERT_EQ(0, ksm_write("merge_domains", "process"));
 }
 
 FIXTURE_TEARDOWN_PARENT(fault)

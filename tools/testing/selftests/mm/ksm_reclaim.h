@@ -47,16 +47,27 @@ static inline bool ksm_reclaim_swap(struct ksm_reclaim *reclaim)
 	return ksm_have_swap();
 }
 
-/* A cgroup for us, and for all that we allocate from now on. */
-static inline bool ksm_reclaim_enter(struct ksm_reclaim *reclaim)
+/* Can there be memory cgroups (v2)? */
+static inline bool ksm_cgroups_on(void)
 {
 	if (access(KSM_CGROUP_ROOT "/cgroup.controllers", F_OK) &&
 	    mount("cgroup2", KSM_CGROUP_ROOT, "cgroup2", 0, NULL))
 		return false;
-	if (ksm_spew(KSM_CGROUP_ROOT "/cgroup.subtree_control", "+memory"))
+	return !ksm_spew(KSM_CGROUP_ROOT "/cgroup.subtree_control", "+memory");
+}
+
+static inline bool ksm_cgroup_make(const char *cgroup)
+{
+	return !mkdir(cgroup, 0700) || errno == EEXIST;
+}
+
+/* A cgroup for us, and for all that we allocate from now on. */
+static inline bool ksm_reclaim_enter(struct ksm_reclaim *reclaim)
+{
+	if (!ksm_cgroups_on())
 		return false;
 	reclaim->cgroup = true;
-	return (!mkdir(KSM_CGROUP, 0700) || errno == EEXIST) &&
+	return ksm_cgroup_make(KSM_CGROUP) &&
 	       !access(KSM_CGROUP "/memory.reclaim", F_OK) &&
 	       !ksm_spew(KSM_CGROUP "/cgroup.procs", "0");
 }

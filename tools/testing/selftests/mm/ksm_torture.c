@@ -405,6 +405,23 @@ static int act_prctl(struct worker *w, struct range *r)
 	       -errno : 0;
 }
 
+/* With whom it shares: nobody, its parent, or whom its parent shares with from now on. */
+static int act_domain(struct worker *w, struct range *r)
+{
+	static const int commands[] = {
+		PR_KSM_DOMAIN_CREATE, PR_KSM_DOMAIN_SHARE_FROM, PR_KSM_DOMAIN_SHARE_TO,
+	};
+	int command = commands[random_below(&w->prng, ARRAY_SIZE(commands))];
+
+	return ksm_domain(command, command == PR_KSM_DOMAIN_CREATE ? 0 : getppid());
+}
+
+/* With merge_domains=user, who is not dumpable shares with nobody. */
+static int act_dumpable(struct worker *w, struct range *r)
+{
+	return prctl(PR_SET_DUMPABLE, random_below(&w->prng, 2), 0, 0, 0) ? -errno : 0;
+}
+
 /* From one page to another by way of a device that works on the frames themselves. */
 static int act_direct(struct worker *w, struct range *r)
 {
@@ -616,6 +633,8 @@ static const struct action {
 	{ "nohugepage", act_nohugepage },
 	{ "collapse", act_collapse },
 	{ "prctl", act_prctl },
+	{ "domain", act_domain },
+	{ "dumpable", act_dumpable },
 	{ "direct", act_direct },
 	{ "vmsplice", act_vmsplice },
 	{ "proc_mem", act_proc_mem },
@@ -715,6 +734,9 @@ static const struct setting settings[] = {
 	{ "pages_to_scan", { "1", "100", "1000", "100000" }, { "-1", "4294967296", "x" } },
 	{ "max_page_sharing", { "2", "3", "10", "256" }, { "1", "0", "-5", "99999999999" } },
 	{ "merge_across_nodes", { "0", "1" }, { "2", "-1", "x" } },
+	{ "merge_domains", { "global", "user", "memcg", "process" }, { "none", "0", "users" } },
+	{ "zero_pages_only", { "0", "0", "0", "1" }, { "2", "maybe" } },
+	{ "fresh_frames", { "0", "1" }, { "2", "maybe" } },
 	{ "stable_node_chains_prune_millisecs", { "0", "1", "100", "2000" },
 	  { "-1", "4294967296", "x" } },
 	{ "use_zero_pages", { "0", "1" }, { "2", "maybe" } },

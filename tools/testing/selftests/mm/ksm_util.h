@@ -57,7 +57,8 @@
 
 /*
  * Every writable file, the value that tests start from, and what it was. In the
- * order of restoring: advisor_mode is last as it rewrites pages_to_scan.
+ * order of restoring: advisor_mode is last as it rewrites pages_to_scan. What the
+ * kernel does not have is left out.
  */
 struct ksm_knob {
 	const char *name;
@@ -68,6 +69,9 @@ struct ksm_knob {
 static struct ksm_knob ksm_knobs[] = {
 	{ .name = "max_page_sharing", .start = "256" },
 	{ .name = "merge_across_nodes", .start = "1" },
+	{ .name = "merge_domains", .start = "global" },
+	{ .name = "fresh_frames", .start = "0" },
+	{ .name = "zero_pages_only", .start = "0" },
 	{ .name = "stable_node_chains_prune_millisecs", .start = "2000" },
 	{ .name = "use_zero_pages", .start = "0" },
 	{ .name = "smart_scan", .start = "0" },
@@ -181,7 +185,7 @@ static void __attribute__((constructor)) ksm_save(void)
 		snprintf(ksm_saved_run, sizeof(ksm_saved_run), "%.1s", buf);
 }
 
-/* Puts back everything but run. Nothing may be merged, as two knobs need that. */
+/* Puts back everything but run. Nothing may be merged, as some knobs need that. */
 static inline int ksm_restore_knobs(bool to_start)
 {
 	int err, ret;
@@ -253,12 +257,12 @@ static inline int ksm_scan(long passes)
 	return err ?: ksm_write("run", "0");
 }
 
-/* Private memory of small pages, not yet populated. */
-static inline char *ksm_map(size_t nr_pages)
+/* Private memory of small pages, not yet populated; at @want unless that is NULL. */
+static inline char *ksm_map_at(char *want, size_t nr_pages)
 {
 	size_t len = nr_pages * psize();
-	char *addr = mmap(NULL, len, PROT_READ | PROT_WRITE,
-			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *addr = mmap(want, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS |
+			  (want ? MAP_FIXED_NOREPLACE : 0), -1, 0);
 
 	if (addr == MAP_FAILED)
 		return addr;
@@ -268,6 +272,11 @@ static inline char *ksm_map(size_t nr_pages)
 		return MAP_FAILED;
 	}
 	return addr;
+}
+
+static inline char *ksm_map(size_t nr_pages)
+{
+	return ksm_map_at(NULL, nr_pages);
 }
 
 static inline int ksm_madvise(char *addr, size_t nr_pages, int advice)
@@ -369,14 +378,24 @@ static inline long ksm_vmstat(const char *field)
 	return found;
 }
 
-/* The page frame behind @addr; -1 if it is not present. */
-static inline unsigned long ksm_pfn(char *addr)
+/* The page frame behind @addr of a process (0: our own); -1 if it is not present. */
+static inline unsigned long ksm_pfn_of(pid_t pid, char *addr)
 {
-	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
-	unsigned long pfn = fd < 0 ? -1UL : pagemap_get_pfn(fd, addr);
+	char path[64] = "/proc/self/pagemap";
+	unsigned long pfn;
+	int fd;
 
+	if (pid)
+		snprintf(path, sizeof(path), "/proc/%d/pagemap", pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	pfn = fd < 0 ? -1UL : pagemap_get_pfn(fd, addr);
 	close(fd);
 	return pfn;
+}
+
+static inline unsigned long ksm_pfn(char *addr)
+{
+	return ksm_pfn_of(0, addr);
 }
 
 /* Do these pages all map one page frame? */
@@ -503,6 +522,32 @@ static inline bool ksm_have_swap(void)
 
 	return ksm_slurp("/proc/swaps", buf, sizeof(buf)) > 0 &&
 	       strchr(buf, '\n') && strchr(buf, '\n')[1];
+}
+
+#ifndef PR_KSM_DOMAIN
+#define PR_KSM_DOMAIN			82
+# define PR_KSM_DOMAIN_GET		0
+# define PR_KSM_DOMAIN_CREATE		1
+# define PR_KSM_DOMAIN_SHARE_TO		2
+# define PR_KSM_DOMAIN_SHARE_FROM	3
+#endif
+
+/* A command on the merge domain of a process (0: our own); 0 or -errno. */
+static inline int ksm_domain(int command, pid_t pid)
+{
+	return prctl(PR_KSM_DOMAIN, (unsigned long)command, (unsigned long)pid, 0UL, 0UL) ?
+		-errno : 0;
+}
+
+/* The domain that a process has got of its own; 0 if none, -1 if that is not known. */
+static inline __u64 ksm_domain_of(pid_t pid)
+{
+	__u64 domain = -1ULL;
+
+	if (prctl(PR_KSM_DOMAIN, (unsigned long)PR_KSM_DOMAIN_GET, (unsigned long)pid,
+		  &domain, 0UL))
+		return -1ULL;
+	return domain;
 }
 
 /* Does any process but us have mergeable memory? It would spoil exact counts. */
