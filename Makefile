@@ -2,7 +2,7 @@
 # Thin verbs: the work is in lab/, each script's head says what it does.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo bench check torture faults fetch apply uml x86 stock kunit verdicts series cross coverage arm64 clean
+.PHONY: help demo bench check torture faults attacks fetch apply uml x86 stock kunit verdicts series cross coverage arm64 clean
 
 export KSRC KSM_CACHE JOBS
 
@@ -30,6 +30,9 @@ torture: apply	## everything at once for a time (TIME=SECONDS SEED=N KIND=kasan)
 
 faults: apply	## have each allocation of the engine fail, and list them
 	@lab/faults
+
+attacks: apply	## what the known attacks get, from the base and from ours, in each setting
+	@lab/attacks
 
 fetch: packages	## get the base kernel's source into the cache
 	@lab/fetch
