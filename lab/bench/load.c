@@ -162,17 +162,24 @@ static long knob(const char *name)
 	return atol(text);
 }
 
-static void set_knob(const char *name, long value)
+static void set_knob_text(const char *name, const char *text)
 {
-	char path[128], text[32];
-	int len = snprintf(text, sizeof(text), "%ld", value);
+	char path[128];
 	int fd;
 
 	snprintf(path, sizeof(path), "/sys/kernel/mm/ksm/%s", name);
 	fd = open(path, O_WRONLY);
-	if (fd < 0 || write(fd, text, len) != len)
-		die("%s did not take %ld: %s", name, value, strerror(errno));
+	if (fd < 0 || write(fd, text, strlen(text)) != (ssize_t)strlen(text))
+		die("%s did not take %s: %s", name, text, strerror(errno));
 	close(fd);
+}
+
+static void set_knob(const char *name, long value)
+{
+	char text[32];
+
+	snprintf(text, sizeof(text), "%ld", value);
+	set_knob_text(name, text);
 }
 
 #define MAX_DAEMONS 64
@@ -243,8 +250,19 @@ static long metadata_bytes(void)
  */
 enum pace { NONSTOP = 0, STEPWISE = 600000 };
 
+static void set_mode(void)
+{
+	/* The base knows one mode only; what ours cost is told against that one. */
+	if (access("/sys/kernel/mm/ksm/merge_domains", F_OK))
+		return;
+	set_knob_text("merge_domains", param_text("domains", "global"));
+	set_knob("fresh_frames", param("fresh", 0));
+	set_knob("zero_pages_only", param("zero_only", 0));
+}
+
 static void start(enum pace pace)
 {
+	set_mode();
 	set_knob("pages_to_scan", UNLIMITED);
 	set_knob("smart_scan", param("smart", 0));
 	set_knob("use_zero_pages", param("zero", 0));
@@ -662,6 +680,41 @@ static void load_merge(void)
 }
 
 /*
+ * ksmd's CPU per page when zero pages are what is wanted: until all are merged, and for
+ * a pass after that. Content is a mix; unless it is zero pages only, the rest is merged as
+ * well.
+ * mib= procs=2 zero_only=0|1
+ */
+static void load_zeroes(void)
+{
+	long pages = param("mib", 64) * MIB / PAGE, procs = param("procs", 2);
+	long cpu = 0, passes = 0, begin;
+
+	add_holders(procs, MIX, pages);
+	start(STEPWISE);
+	do {
+		cpu += next_pass();
+	} while (knob("ksm_zero_pages") < pages / 4 && ++passes < SETTLE_LIMIT);
+	expect("what is zero", knob("ksm_zero_pages"), pages / 4);
+	put("until_merged_ns_per_page", (double)cpu / pages);
+
+	for (passes = 0; passes < 4; passes++)
+		next_pass();
+	set_knob("sleep_millisecs", NONSTOP);
+	wait_passes(1, NULL);
+	begin = now_ns();
+	passes = knob("full_scans");
+	cpu = ksmd_ns();
+	do {
+		wait_passes(1, NULL);
+	} while (now_ns() - begin < 2 * SEC);
+	cpu = ksmd_ns() - cpu;
+	passes = knob("full_scans") - passes;
+	put("pass_ns_per_page", (double)cpu / pages / passes);
+	put("passes", passes);
+}
+
+/*
  * Duplicates come up beside memory that was settled long ago: ksmd's CPU until
  * 99 % of them are merged, per new page.
  * mib= of new pages, beside=MiB of old ones
@@ -1070,6 +1123,7 @@ static const struct {
 } workloads[] = {
 	{ "settled", load_settled },
 	{ "merge", load_merge },
+	{ "zeroes", load_zeroes },
 	{ "newcomers", load_newcomers },
 	{ "first", load_first },
 	{ "sight", load_sight },
