@@ -2,7 +2,7 @@
 # Thin verbs: the work is in lab/, each script's head says what it does.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo bench check torture faults attacks fetch apply uml x86 stock kunit verdicts series cross coverage arm64 clean
+.PHONY: help demo bench check torture faults attacks fetch apply uml x86 stock kunit verdicts series cross coverage arm64 selfcheck clean
 
 export KSRC KSM_CACHE JOBS
 
@@ -33,6 +33,9 @@ faults: apply	## have each allocation of the engine fail, and list them
 
 attacks: apply	## what the known attacks get, from the base and from ours, in each setting
 	@lab/attacks
+
+selfcheck: apply	## plant bugs one by one in a copy: do the tests find them?
+	@lab/selfcheck
 
 fetch: packages	## get the base kernel's source into the cache
 	@lab/fetch
