@@ -12,6 +12,9 @@
 #include "ksm_internal.h"
 #include "ksm.h"
 
+/* An mm may have so many chunks more than twice the page tables that it has now. */
+#define KSM_SPARE_CHUNKS	64
+
 static unsigned long ksm_chunk_index(unsigned long addr)
 {
 	return addr >> PMD_SHIFT;
@@ -29,6 +32,12 @@ struct ksm_chunk *ksm_chunk_find(struct ksm_mm *kmm, unsigned long addr)
 	return xa_load(&kmm->chunks, ksm_chunk_index(addr));
 }
 
+static bool ksm_chunk_are_too_many(struct ksm_mm *kmm)
+{
+	return atomic_long_read(&kmm->nr_chunks) >=
+	       2 * ksm_mm_page_tables(kmm->slot.mm) + KSM_SPARE_CHUNKS;
+}
+
 /**
  * ksm_chunk_get() - the chunk that an address is in, made if need be
  * @kmm: the mm
@@ -37,8 +46,13 @@ struct ksm_chunk *ksm_chunk_find(struct ksm_mm *kmm, unsigned long addr)
  * A chunk that no slot of is used afterwards is to be dropped by
  * ksm_chunk_retire().
  *
+ * A process could map memory in front of the scan and unmap it behind, for as long as it
+ * likes. The chunks that are left behind stay until the scan comes round to them, so
+ * there is a limit to their number, from the memory that the process has.
+ *
  * Context: may sleep.
- * Return: the chunk; NULL, and nothing changed, when there is no memory.
+ * Return: the chunk; NULL, and nothing changed, when there is no memory or the limit
+ * is reached.
  */
 struct ksm_chunk *ksm_chunk_get(struct ksm_mm *kmm, unsigned long addr)
 {
@@ -47,6 +61,8 @@ struct ksm_chunk *ksm_chunk_get(struct ksm_mm *kmm, unsigned long addr)
 
 	if (chunk)
 		return chunk;
+	if (ksm_chunk_are_too_many(kmm))
+		return NULL;
 	chunk = kzalloc_obj(*chunk, gfp);
 	if (!chunk)
 		return NULL;

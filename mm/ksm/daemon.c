@@ -124,11 +124,13 @@ static bool ksm_daemon_step(struct ksm_engine *engine, unsigned int *budget)
 {
 	struct ksm_worker *worker = &engine->worker;
 	struct ksm_mm *kmm = engine->registry.cursor;
+	unsigned int before = *budget;
 
 	worker->kmm = kmm;
-	switch (ksm_scan_collect(worker, &engine->registry.cursor_addr, budget)) {
+	switch (ksm_scan_collect(worker, budget)) {
 	case KSM_SCAN_BATCH:
 		ksm_match_batch(worker);
+		ksm_registry_charge(engine, before - *budget);
 		break;
 	case KSM_SCAN_END:
 		ksm_registry_next(engine);

@@ -169,9 +169,10 @@ static void ksm_validate_registry(struct ksm_engine *engine,
 				  struct ksm_census *census)
 {
 	struct mm_slot *slot;
+	int bucket;
 
 	spin_lock(&engine->registry.lock);
-	list_for_each_entry(slot, &engine->registry.mms, mm_node)
+	hash_for_each(engine->registry.hash, bucket, slot, hash)
 		ksm_validate_mm(census, mm_slot_entry(slot, struct ksm_mm, slot));
 	spin_unlock(&engine->registry.lock);
 }

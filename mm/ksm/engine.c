@@ -58,6 +58,7 @@ int ksm_engine_init(struct ksm_engine *engine, unsigned long nr_pages)
 	spin_lock_init(&engine->registry.lock);
 	hash_init(engine->registry.hash);
 	INIT_LIST_HEAD(&engine->registry.mms);
+	INIT_LIST_HEAD(&engine->registry.done);
 	ksm_domains_init(&engine->domains);
 	INIT_LIST_HEAD(&engine->orphans);
 	spin_lock_init(&engine->orphan_lock);

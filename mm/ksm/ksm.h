@@ -242,6 +242,8 @@ struct ksm_heat {
  * @nr_items: rmap items that belong to this mm
  * @claims: items of this mm that other workers are busy with
  * @domain: merge domain of its pages, with a reference; NULL before the first visit
+ * @addr: where the scan goes on in it; the scan's own
+ * @spent: what it has had of this pass, in pages; the scan's own
  * @serial: tells it from all others that there ever were
  */
 struct ksm_mm {
@@ -252,6 +254,8 @@ struct ksm_mm {
 	atomic_long_t nr_items;
 	atomic_t claims;
 	struct ksm_domain *domain;
+	unsigned long addr;
+	unsigned long spent;
 	u64 serial;
 };
 
@@ -309,10 +313,12 @@ static_assert(sizeof(struct ksm_rmap_item) <= 56);
 struct ksm_registry {
 	spinlock_t lock;		/* of all below */
 	DECLARE_HASHTABLE(hash, 10);
-	struct list_head mms;
+	struct list_head mms;		/* to be scanned in this pass, by their turns */
+	struct list_head done;		/* with this pass behind them */
+	unsigned int room;		/* mms that may yet join this pass */
 	u64 last_serial;
-	struct ksm_mm *cursor;		/* being scanned; NULL between passes */
-	unsigned long cursor_addr;	/* next address in it */
+	struct ksm_mm *cursor;		/* first of @mms, being scanned; NULL between passes */
+	unsigned int turn;		/* what it has had of its turn, in pages */
 };
 
 /**
@@ -674,8 +680,7 @@ enum ksm_scan_result {
 	KSM_SCAN_GONE,		/* end of this mm, and it is to be forgotten */
 };
 
-enum ksm_scan_result ksm_scan_collect(struct ksm_worker *worker,
-				      unsigned long *addr, unsigned int *budget);
+enum ksm_scan_result ksm_scan_collect(struct ksm_worker *worker, unsigned int *budget);
 
 /* match.c: from candidates to merged pages */
 void ksm_match_batch(struct ksm_worker *worker);
@@ -747,12 +752,16 @@ bool ksm_vma_is_wanted(struct vm_area_struct *vma);
 #define KSM_VMA_WALK_LOCK	(IS_ENABLED(CONFIG_PER_VMA_LOCK) ? \
 				 PGWALK_VMA_RDLOCK_VERIFY : PGWALK_RDLOCK)
 
+/* An mm's page tables: the lowest level's, and a few others. */
+#define ksm_mm_page_tables(mm)	(mm_pgtables_bytes(mm) / (PTRS_PER_PTE * sizeof(pte_t)))
+
 /* registry.c: the mms, and where the scan is */
 int ksm_registry_add(struct ksm_engine *engine, struct mm_struct *mm);
 bool ksm_registry_exit(struct ksm_engine *engine, struct mm_struct *mm);
 bool ksm_registry_empty(struct ksm_engine *engine);
 struct ksm_mm *ksm_registry_start(struct ksm_engine *engine);
 struct ksm_mm *ksm_registry_next(struct ksm_engine *engine);
+void ksm_registry_charge(struct ksm_engine *engine, unsigned int pages);
 void ksm_registry_reset(struct ksm_engine *engine);
 void ksm_registry_remove(struct ksm_engine *engine, struct ksm_mm *kmm);
 void ksm_registry_free(struct ksm_mm *kmm);

@@ -9,12 +9,36 @@
  * Others who are about to walk them take mmap_lock and check mm_users, and
  * ksm_registry_exit() makes an exit wait for them.
  *
- * The list of mms and the cursor are under registry->lock. An mm that the cursor
+ * The lists of mms and the cursor are under registry->lock. An mm that the cursor
  * is on is freed by the scan only, as is one for which there is something to
  * retire first; any other may go away when registry->lock is dropped.
+ *
+ * Whose turn it is
+ * ----------------
+ * In a pass the mms take turns: who has had KSM_TURN_PAGES, and is not through yet, goes
+ * to the end of the line. So a small one has not to wait until a huge one is through.
+ *
+ * Nor can anybody hold up the end of the pass. What an mm has had of a pass is limited
+ * by its size: more has been looked at only if there was always something new in front
+ * of the scan, and that could go on for ever. Its pass ends there, and the next one goes
+ * on where this one has stopped. And so many mms may join a pass, but no more: they
+ * could be forked faster than they are scanned.
  */
 #include "ksm_internal.h"
 #include "ksm.h"
+
+/* Pages that are read, or as much as that of other work. */
+#define KSM_TURN_PAGES		1024
+
+/* Mms that are registered during a pass, and are a part of it. */
+#define KSM_PASS_ROOM		256
+
+/*
+ * Work for a page table, full of pages that are known, and for a VMA, in pages that are
+ * read; see KSM_COST_* in scan.c.
+ */
+#define KSM_TABLE_PAGES		(PTRS_PER_PTE / 64 + 1)
+#define KSM_VMA_PAGES		1
 
 static struct kmem_cache *ksm_mm_cache;
 
@@ -48,9 +72,9 @@ static struct ksm_mm *ksm_registry_find(struct ksm_registry *registry,
  * @engine: the engine
  * @mm: the mm, not registered yet; its mmap_lock is held for writing
  *
- * A new mm goes in just behind the cursor, so that the scan comes to it last: what
- * was forked a moment ago often execs or exits the next. But while everything is
- * being unmerged it must go in before, or its merged pages would be missed.
+ * A new mm comes last in this pass: what was forked a moment ago often execs or exits
+ * the next. When there is no room left it is not in this pass; but while everything is
+ * being unmerged it must be, or its merged pages would be missed.
  *
  * Return: 0; -ENOMEM, and nothing changed, when there is no memory.
  */
@@ -58,7 +82,7 @@ int ksm_registry_add(struct ksm_engine *engine, struct mm_struct *mm)
 {
 	struct ksm_registry *registry = &engine->registry;
 	struct ksm_mm *kmm = mm_slot_alloc(ksm_mm_cache);
-	struct list_head *before = &registry->mms;
+	struct list_head *list = &registry->mms;
 	struct mm_slot *slot;
 
 	if (!kmm)
@@ -71,28 +95,25 @@ int ksm_registry_add(struct ksm_engine *engine, struct mm_struct *mm)
 	spin_lock(&registry->lock);
 	mm_slot_insert(registry->hash, mm, slot);
 	kmm->serial = ++registry->last_serial;
-	if (registry->cursor && !(READ_ONCE(engine->run) & KSM_RUN_UNMERGE))
-		before = &registry->cursor->slot.mm_node;
-	list_add_tail(&slot->mm_node, before);
+	if (registry->room)
+		registry->room--;
+	else if (registry->cursor && !(READ_ONCE(engine->run) & KSM_RUN_UNMERGE))
+		list = &registry->done;
+	list_add_tail(&slot->mm_node, list);
 	spin_unlock(&registry->lock);
 
 	mm_flags_set(MMF_VM_MERGEABLE, mm);
 	return 0;
 }
 
-/* Move the cursor to what follows @node on the list, if anything does. */
-static struct ksm_mm *ksm_registry_seek(struct ksm_registry *registry,
-					struct list_head *node)
+/* The turn of the first in line, if there is any. */
+static struct ksm_mm *ksm_registry_call(struct ksm_registry *registry)
 {
-	struct ksm_mm *kmm = NULL;
-
 	lockdep_assert_held(&registry->lock);
-	if (!list_is_last(node, &registry->mms))
-		kmm = ksm_mm_entry(list_entry(node->next, struct mm_slot,
-					      mm_node));
-	registry->cursor = kmm;
-	registry->cursor_addr = 0;
-	return kmm;
+	registry->cursor = ksm_mm_entry(list_first_entry_or_null(&registry->mms,
+								 struct mm_slot, mm_node));
+	registry->turn = 0;
+	return registry->cursor;
 }
 
 /**
@@ -114,8 +135,8 @@ void ksm_registry_remove(struct ksm_engine *engine, struct ksm_mm *kmm)
 	lockdep_assert_held(&engine->mutex);
 	spin_lock(&registry->lock);
 	WARN_ON_ONCE(registry->cursor != kmm);
-	ksm_registry_seek(registry, &kmm->slot.mm_node);
 	mm_slot_remove(&kmm->slot);
+	ksm_registry_call(registry);
 	spin_unlock(&registry->lock);
 	mm_flags_clear(MMF_VM_MERGEABLE, kmm->slot.mm);
 }
@@ -176,11 +197,11 @@ bool ksm_registry_exit(struct ksm_engine *engine, struct mm_struct *mm)
  */
 bool ksm_registry_empty(struct ksm_engine *engine)
 {
-	return list_empty(&engine->registry.mms);
+	return list_empty(&engine->registry.mms) && list_empty(&engine->registry.done);
 }
 
 /**
- * ksm_registry_start() - put the cursor on the first mm
+ * ksm_registry_start() - begin a pass: put the cursor on the first mm
  * @engine: the engine, its mutex held
  *
  * Return: that mm; NULL if none is registered.
@@ -192,13 +213,26 @@ struct ksm_mm *ksm_registry_start(struct ksm_engine *engine)
 
 	lockdep_assert_held(&engine->mutex);
 	spin_lock(&registry->lock);
-	kmm = ksm_registry_seek(registry, &registry->mms);
+	list_splice_init(&registry->done, &registry->mms);
+	registry->room = KSM_PASS_ROOM;
+	kmm = ksm_registry_call(registry);
 	spin_unlock(&registry->lock);
 	return kmm;
 }
 
+/* The mm under the cursor is through with this pass. */
+static struct ksm_mm *ksm_registry_dismiss(struct ksm_registry *registry)
+{
+	struct ksm_mm *kmm = registry->cursor;
+
+	lockdep_assert_held(&registry->lock);
+	kmm->spent = 0;
+	list_move_tail(&kmm->slot.mm_node, &registry->done);
+	return ksm_registry_call(registry);
+}
+
 /**
- * ksm_registry_next() - move the cursor on to the next mm
+ * ksm_registry_next() - at the end of an mm: move the cursor on to the next one
  * @engine: the engine, its mutex held
  *
  * The mm that the cursor was on may be gone when this returns, unless the caller
@@ -213,9 +247,50 @@ struct ksm_mm *ksm_registry_next(struct ksm_engine *engine)
 
 	lockdep_assert_held(&engine->mutex);
 	spin_lock(&registry->lock);
-	kmm = ksm_registry_seek(registry, &registry->cursor->slot.mm_node);
+	registry->cursor->addr = 0;
+	kmm = ksm_registry_dismiss(registry);
 	spin_unlock(&registry->lock);
 	return kmm;
+}
+
+/*
+ * More than any mm of this size takes, by far. It may have been larger when the pass
+ * began; then the rest of it has to wait.
+ */
+static unsigned long ksm_registry_limit(struct ksm_mm *kmm)
+{
+	struct mm_struct *mm = kmm->slot.mm;
+
+	return 2 * (get_mm_counter(mm, MM_ANONPAGES) +
+		    ksm_mm_page_tables(mm) * KSM_TABLE_PAGES +
+		    mm->map_count * KSM_VMA_PAGES);
+}
+
+/**
+ * ksm_registry_charge() - part of an mm was looked at: is its turn over?
+ * @engine: the engine, its mutex held
+ * @pages: what was done, measured in pages that are read
+ *
+ * If so then the cursor moves on.
+ */
+void ksm_registry_charge(struct ksm_engine *engine, unsigned int pages)
+{
+	struct ksm_registry *registry = &engine->registry;
+	struct ksm_mm *kmm = registry->cursor;
+
+	lockdep_assert_held(&engine->mutex);
+	kmm->spent += pages;
+	registry->turn += pages;
+	if (registry->turn < KSM_TURN_PAGES)
+		return;
+	spin_lock(&registry->lock);
+	if (kmm->spent > ksm_registry_limit(kmm)) {
+		ksm_registry_dismiss(registry);
+	} else {
+		list_move_tail(&kmm->slot.mm_node, &registry->mms);
+		ksm_registry_call(registry);
+	}
+	spin_unlock(&registry->lock);
 }
 
 /**
@@ -282,9 +357,10 @@ unsigned long ksm_registry_anon_pages(struct ksm_engine *engine)
 {
 	unsigned long pages = 0;
 	struct mm_slot *slot;
+	int bucket;
 
 	spin_lock(&engine->registry.lock);
-	list_for_each_entry(slot, &engine->registry.mms, mm_node)
+	hash_for_each(engine->registry.hash, bucket, slot, hash)
 		pages += get_mm_counter(slot->mm, MM_ANONPAGES);
 	spin_unlock(&engine->registry.lock);
 	return pages;

@@ -721,8 +721,8 @@ static bool ksm_scan_forget_idle(struct ksm_worker *worker, struct mm_struct *mm
 
 /**
  * ksm_scan_collect() - find the next pages of an mm that are worth a closer look
- * @worker: whose @worker->kmm is the mm; the candidates go to @worker->batch
- * @addr: where to start; moved on to where to continue, if it is in this mm
+ * @worker: whose @worker->kmm is the mm, to be looked through from its @addr on, which
+ *	    is moved on to where to continue; the candidates go to @worker->batch
  * @budget: pages that may be read, not 0; reduced by those that were, and by less
  *	    for whatever else was looked at: not even an empty walk is for free
  *
@@ -735,14 +735,13 @@ static bool ksm_scan_forget_idle(struct ksm_worker *worker, struct mm_struct *mm
  * Context: may sleep; no lock held but the engine mutex.
  * Return: what is to be done next.
  */
-enum ksm_scan_result ksm_scan_collect(struct ksm_worker *worker,
-				      unsigned long *addr, unsigned int *budget)
+enum ksm_scan_result ksm_scan_collect(struct ksm_worker *worker, unsigned int *budget)
 {
 	struct ksm_mm *kmm = worker->kmm;
 	struct mm_struct *mm = kmm->slot.mm;
 	struct ksm_scan scan = {
 		.worker = worker,
-		.seen = *addr,
+		.seen = kmm->addr,
 		.gap = ULONG_MAX,
 		.credit = (u64)*budget * KSM_COST_READ - worker->owed,
 		.zero_only = READ_ONCE(worker->engine->knobs.zero_pages_only),
@@ -751,7 +750,7 @@ enum ksm_scan_result ksm_scan_collect(struct ksm_worker *worker,
 		.shadowed = !worker->engine->knobs.zero_pages_only && mm_has_notifiers(mm),
 	};
 	enum ksm_scan_result result = KSM_SCAN_BATCH;
-	bool offered = *addr;
+	bool offered = kmm->addr;
 
 	lockdep_assert_held(&worker->engine->mutex);
 	worker->nr = 0;
@@ -768,8 +767,8 @@ enum ksm_scan_result ksm_scan_collect(struct ksm_worker *worker,
 
 	ksm_scan_settle(&scan, budget);
 	if (result == KSM_SCAN_GONE)
-		return result;	/* @addr may be the cursor's, which has moved on */
+		return result;
 	ksm_scan_finish(&scan);
-	*addr = scan.seen;
+	kmm->addr = scan.seen;
 	return result;
 }

@@ -372,6 +372,82 @@ static void ksm_test_scan_goes_on_after_an_exit(struct kunit *test)
 	KT_EXPECT_STAT(test, SCANNED, 6);
 }
 
+/* Who comes after somebody huge need not wait for the end of that one. */
+static void ksm_test_scan_takes_turns(struct kunit *test)
+{
+	const unsigned int turn = 1024, huge = 2 * turn + 100;
+	struct mm_struct *a = kt_mm(test), *b = kt_mm(test);
+
+	kt_map_filled(test, a, huge, 1);
+	kt_map_filled(test, b, 3, 1);
+	kt_scan_pages(test, turn / 2);
+	KUNIT_EXPECT_EQ(test, b->ksm_rmap_items, 0);
+	kt_scan_pages(test, turn);
+	KUNIT_EXPECT_PTR_EQ(test, kt_cursor(test), a);
+	KUNIT_EXPECT_EQ(test, b->ksm_rmap_items, 3);
+	KUNIT_EXPECT_LT(test, a->ksm_rmap_items, huge);
+	KUNIT_EXPECT_EQ(test, kt_engine(test)->seqnr, 0);
+
+	/* Nothing is left out, and nothing is visited twice. */
+	kt_scan(test, 1);
+	KUNIT_EXPECT_EQ(test, a->ksm_rmap_items, huge);
+	KUNIT_EXPECT_EQ(test, kt_engine(test)->seqnr, 1);
+	KT_EXPECT_STAT(test, SCANNED, huge + 3);
+}
+
+/* In front of the scan there is always something new, and behind it nothing is left. */
+static void ksm_test_scan_ends_before_a_runner(struct kunit *test)
+{
+	const unsigned long nr = 400, size = nr * PAGE_SIZE;
+	struct mm_struct *a = kt_mm(test), *b = kt_mm(test);
+	struct ksm_engine *engine = kt_engine(test);
+	unsigned long addr = SZ_16M, end;
+
+	kt_map_filled(test, b, 3, 99);
+	kt_map_at(test, a, addr, nr);
+	kt_fill_all(test, a, addr, nr, 1);
+	for (end = addr + 40 * size; addr < end && !engine->seqnr; addr += size) {
+		kt_map_at(test, a, addr + size, nr);
+		kt_fill_all(test, a, addr + size, nr, 1);
+		kt_scan_pages(test, nr);
+		kt_unmap(test, a, addr, nr);
+	}
+	KUNIT_EXPECT_EQ(test, engine->seqnr, 1);
+	KUNIT_EXPECT_EQ(test, b->ksm_rmap_items, 3);
+
+	/* When it stands still it is seen to the end, from where that pass has stopped. */
+	KUNIT_EXPECT_GT(test, kt_kmm(test, a)->addr, SZ_16M);
+	kt_scan(test, 2);
+	KUNIT_EXPECT_EQ(test, a->ksm_rmap_items, nr);
+	KUNIT_EXPECT_EQ(test, kt_kmm(test, a)->addr, 0);
+}
+
+/* The same with a page in each page table, which takes more memory to remember. */
+static void ksm_test_scan_forgets_a_runner(struct kunit *test)
+{
+	const unsigned long spare = 64;
+	struct mm_struct *mm = kt_mm(test);
+	struct ksm_engine *engine = kt_engine(test);
+	unsigned long addr = SZ_16M, i;
+	long most = 0, limit = 0;
+
+	kt_map_at(test, mm, addr, 1);
+	kt_fill(test, mm, addr, 1);
+	for (i = 0; i < 3 * spare; i++, addr += PMD_SIZE) {
+		kt_map_at(test, mm, addr + PMD_SIZE, 1);
+		kt_fill(test, mm, addr + PMD_SIZE, 1);
+		limit = max(limit, (long)(2 * ksm_mm_page_tables(mm) + spare));
+		kt_scan_pages(test, 1);
+		kt_unmap(test, mm, addr, 1);
+		most = max(most, ksm_stat_read(engine, KSM_STAT_CHUNKS));
+	}
+	KUNIT_EXPECT_EQ(test, engine->seqnr, 0);
+	KUNIT_EXPECT_GT(test, most, (long)spare / 2);
+	KUNIT_EXPECT_LE(test, most, limit);
+	kt_scan(test, 3);
+	KT_EXPECT_STAT(test, CHUNKS, 1);
+}
+
 static void ksm_test_scan_smart_scan_skips(struct kunit *test)
 {
 	struct mm_struct *mm = kt_mm(test);
@@ -904,6 +980,9 @@ static struct kunit_case ksm_test_memory_cases[] = {
 	KUNIT_CASE(ksm_test_scan_forgets_the_exiting),
 	KUNIT_CASE(ksm_test_scan_forgets_the_withdrawn),
 	KUNIT_CASE(ksm_test_scan_goes_on_after_an_exit),
+	KUNIT_CASE(ksm_test_scan_takes_turns),
+	KUNIT_CASE(ksm_test_scan_ends_before_a_runner),
+	KUNIT_CASE(ksm_test_scan_forgets_a_runner),
 	KUNIT_CASE(ksm_test_scan_smart_scan_skips),
 	KUNIT_CASE(ksm_test_unmerge_gives_everything_back),
 	KUNIT_CASE(ksm_test_unmerge_pfn_range),

@@ -200,10 +200,23 @@ static void ksm_test_registry_new_one_comes_last(struct kunit *test)
 	KUNIT_EXPECT_PTR_EQ(test, kt_next(test), a);
 	KUNIT_EXPECT_PTR_EQ(test, kt_next(test), b);
 	c = kt_mm(test);
+	KUNIT_EXPECT_PTR_EQ(test, kt_next(test), c);
 	KUNIT_EXPECT_NULL(test, kt_next(test));
 	KUNIT_EXPECT_PTR_EQ(test, kt_next(test), a);
-	KUNIT_EXPECT_PTR_EQ(test, kt_next(test), c);
+}
+
+/* Forks, however many, do not keep a pass from coming to its end. */
+static void ksm_test_registry_room_is_limited(struct kunit *test)
+{
+	struct mm_struct *a = kt_mm(test), *b, *c;
+
+	KUNIT_EXPECT_PTR_EQ(test, kt_next(test), a);
+	kt_engine(test)->registry.room = 1;
+	b = kt_mm(test);
+	c = kt_mm(test);
 	KUNIT_EXPECT_PTR_EQ(test, kt_next(test), b);
+	KUNIT_EXPECT_NULL(test, kt_next(test));
+	KUNIT_EXPECT_PTR_EQ(test, kt_next(test), c);
 }
 
 static void ksm_test_registry_new_one_is_unmerged_too(struct kunit *test)
@@ -213,6 +226,7 @@ static void ksm_test_registry_new_one_is_unmerged_too(struct kunit *test)
 	a = kt_mm(test);
 	KUNIT_EXPECT_PTR_EQ(test, kt_next(test), a);
 	kt_engine(test)->run = KSM_RUN_UNMERGE;
+	kt_engine(test)->registry.room = 0;
 	b = kt_mm(test);
 	KUNIT_EXPECT_PTR_EQ(test, kt_next(test), b);
 	KUNIT_EXPECT_NULL(test, kt_next(test));
@@ -256,12 +270,10 @@ static void ksm_test_registry_remove_moves_cursor(struct kunit *test)
 	struct ksm_mm *kmm = kt_kmm(test, a);
 
 	KUNIT_EXPECT_PTR_EQ(test, kt_next(test), a);
-	engine->registry.cursor_addr = SZ_1G;
 	kt_lock(test);
 	ksm_registry_remove(engine, kmm);
 	kt_unlock(test);
 	KUNIT_EXPECT_PTR_EQ(test, kt_cursor(test), b);
-	KUNIT_EXPECT_EQ(test, engine->registry.cursor_addr, 0);
 	KUNIT_EXPECT_NULL(test, kt_kmm(test, a));
 	ksm_registry_free(kmm);
 	KUNIT_EXPECT_EQ(test, atomic_read(&a->mm_count), 1);
@@ -833,6 +845,7 @@ static struct kunit_case ksm_test_pure_cases[] = {
 	KUNIT_CASE(ksm_test_engine_two_do_not_meet),
 	KUNIT_CASE(ksm_test_registry_visits_each_once),
 	KUNIT_CASE(ksm_test_registry_new_one_comes_last),
+	KUNIT_CASE(ksm_test_registry_room_is_limited),
 	KUNIT_CASE(ksm_test_registry_new_one_is_unmerged_too),
 	KUNIT_CASE(ksm_test_registry_exit_of_idle),
 	KUNIT_CASE(ksm_test_registry_exit_of_busy),
