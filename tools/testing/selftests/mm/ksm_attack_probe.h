@@ -11,6 +11,7 @@
 
 #define REFS		100	/* pages with a known answer, of each kind */
 #define ROUNDS_MAX	13
+#define TRIES		5
 
 /* Contents. The victim has some of the candidates, and nobody else has the others. */
 #define CANDIDATE	1000000
@@ -103,8 +104,11 @@ static inline __u64 typical(size_t first)
 	return times[REFS / 2];
 }
 
-/* Halfway between the known ones is the border; some of them may be on the wrong side. */
-static inline void conclude(bool *answers)
+/*
+ * Halfway between the known ones is the border; some of them may be on the wrong side.
+ * How many are on the right side?
+ */
+static inline size_t conclude(bool *answers)
 {
 	__u64 twin, alone, border;
 	size_t right = 0;
@@ -121,6 +125,23 @@ static inline void conclude(bool *answers)
 			answers[i] = with;
 		else
 			right += with == (i < probes.nr + REFS);
+	}
+	return right;
+}
+
+/*
+ * Has @round fill in the samples of each round, and draws conclusions. An attacker knows
+ * when a measurement is no good, by its own pages, and takes it again: something else
+ * may have had the machine meanwhile.
+ */
+static inline void take_answers(void (*round)(int nr), bool *answers)
+{
+	size_t right = 0;
+
+	for (int tries = 0; tries < TRIES && right < REFS * 2 * 9 / 10; tries++) {
+		for (int i = 0; i < probes.rounds; i++)
+			round(i);
+		right = conclude(answers);
 	}
 	sheet->refs_right += right;
 	sheet->refs += 2 * REFS;
