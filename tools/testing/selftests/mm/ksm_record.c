@@ -113,27 +113,55 @@ FIXTURE_TEARDOWN_PARENT(seen)
 	ksm_restore();
 }
 
-/* One word makes it equal to another page, in each stage of being recorded. */
-TEST_F_TIMEOUT(seen, write, KSM_TIMEOUT)
+static void store_word(char *to, __u64 word)
 {
-	int step = variant->settled / SETTLED;
+	*(__u64 *)to = word;
+}
 
-	for (int passes = 0; passes <= variant->settled; passes += step) {
+/* The kernel writes, through the same PTE or a way of its own. */
+static void read_word(char *to, __u64 word)
+{
+	int fds[2];
+
+	if (pipe(fds) || write(fds[1], &word, sizeof(word)) != sizeof(word) ||
+	    read(fds[0], to, sizeof(word)) != sizeof(word))
+		ksft_exit_fail_msg("a pipe: %s\n", strerror(errno));
+	close(fds[0]);
+	close(fds[1]);
+}
+
+/* One word makes it equal to another page, in each stage of being recorded. */
+static void rewrite_word(struct __test_metadata *_metadata, int settled, int soon,
+			 void (*put)(char *to, __u64 word))
+{
+	for (int passes = 0; passes <= settled; passes += settled / SETTLED) {
 		char *addr = ksm_map(2);
 
 		ASSERT_NE(MAP_FAILED, addr);
 		ksm_fill_pages(addr, 2, passes, 0);
 		*(__u64 *)ksm_page(addr, 1) = 0;
 		ASSERT_EQ(0, ksm_madvise(addr, 2, MADV_MERGEABLE));
+		/* On the LRU lists: on its way there a page has one reference more. */
+		ASSERT_EQ(0, ksm_madvise(addr, 2, MADV_COLD));
 		ASSERT_EQ(0, ksm_scan(passes));
-		*(__u64 *)ksm_page(addr, 1) = ksm_word(passes, 0);
-		ASSERT_EQ(0, ksm_scan(variant->soon));
+		put(ksm_page(addr, 1), ksm_word(passes, 0));
+		ASSERT_EQ(0, ksm_scan(soon));
 		EXPECT_TRUE(is_pair(addr, ksm_page(addr, 1))) {
 			TH_LOG("written after %d passes", passes);
 		}
 		EXPECT_TRUE(ksm_pages_hold(addr, 2, passes, 0));
 		munmap(addr, 2 * psize());
 	}
+}
+
+TEST_F_TIMEOUT(seen, write, KSM_TIMEOUT)
+{
+	rewrite_word(_metadata, variant->settled, variant->soon, store_word);
+}
+
+TEST_F_TIMEOUT(seen, write_by_system_call, KSM_TIMEOUT)
+{
+	rewrite_word(_metadata, variant->settled, variant->soon, read_word);
 }
 
 /* A settled page in a place where another settled page was. */
@@ -445,6 +473,23 @@ TEST_F_TIMEOUT(reclaim, keeps_what_was_free, KSM_TIMEOUT)
 
 	ASSERT_NE(MAP_FAILED, addr);
 	write_and_page_out(_metadata, addr, 64, MADV_FREE);
+}
+
+TEST_F_TIMEOUT(reclaim, keeps_what_the_kernel_wrote, KSM_TIMEOUT)
+{
+	char *addr = map_unique(64, 1);
+
+	ASSERT_NE(MAP_FAILED, addr);
+	for (int passes = 0; passes <= SETTLED; passes++) {
+		ASSERT_EQ(0, ksm_scan(SETTLED));
+		ASSERT_EQ(0, ksm_madvise(addr, 64, MADV_FREE));
+		for (int i = 0; i < 64; i++)
+			read_word(ksm_page(addr, i), 1000 * passes + i);
+		ASSERT_EQ(0, ksm_scan(passes));
+		ASSERT_TRUE(page_out(addr, 64));
+		for (int i = 0; i < 64; i++)
+			ASSERT_EQ(1000 * passes + i, *(__u64 *)ksm_page(addr, i));
+	}
 }
 
 /* A huge page has one dirty bit for all of its pages. */
