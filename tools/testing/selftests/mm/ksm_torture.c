@@ -15,9 +15,11 @@
  * MADV_HWPOISON is left out: a frame may have sharers among all processes here, and
  * each of them would be right to die of it.
  */
+#include <assert.h>
 #include <stdarg.h>
 #include <linux/loop.h>
 #include <linux/mempolicy.h>
+#include <linux/securebits.h>
 #include <linux/userfaultfd.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
@@ -35,6 +37,8 @@
 #define DRAIN_SECS	120
 #define CGROUP_ROOT	"/sys/fs/cgroup"
 #define CGROUP		CGROUP_ROOT "/ksm_torture"
+#define CGROUP_AWAY	CGROUP_ROOT "/ksm_torture_away"
+#define USERS		54321	/* the first of some */
 
 enum phase { RUN, DRAIN, LAST };
 
@@ -55,7 +59,7 @@ static struct board {
 	int soft_offlined;
 	unsigned long offlined[SOFT_OFFLINE_MAX];
 	pid_t pids[NR_WORKERS];
-	struct tally actions[32];
+	struct tally actions[40];
 	struct tally disturbers[16];
 } *board;
 
@@ -422,6 +426,28 @@ static int act_dumpable(struct worker *w, struct range *r)
 	return prctl(PR_SET_DUMPABLE, random_below(&w->prng, 2), 0, 0, 0) ? -errno : 0;
 }
 
+/* With merge_domains=user, it shares with others; it keeps its rights all the same. */
+static int act_user(struct worker *w, struct range *r)
+{
+	uid_t uid = random_below(&w->prng, 2) ? USERS + random_below(&w->prng, 2) : 0;
+
+	if (prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP, 0, 0, 0) ||
+	    setresuid(uid, uid, uid))
+		return -errno;
+	/* These two do not outlive a change of user. */
+	return prctl(PR_SET_PDEATHSIG, SIGKILL) || prctl(PR_SET_DUMPABLE, 1) ? -errno : 0;
+}
+
+/*
+ * With merge_domains=memcg, it shares with those that it is among from now on. Mostly
+ * where the limits are.
+ */
+static int act_cgroup(struct worker *w, struct range *r)
+{
+	return ksm_spew(random_below(&w->prng, 3) ? CGROUP "/cgroup.procs" :
+			CGROUP_AWAY "/cgroup.procs", "0");
+}
+
 /* From one page to another by way of a device that works on the frames themselves. */
 static int act_direct(struct worker *w, struct range *r)
 {
@@ -635,6 +661,8 @@ static const struct action {
 	{ "prctl", act_prctl },
 	{ "domain", act_domain },
 	{ "dumpable", act_dumpable },
+	{ "user", act_user },
+	{ "cgroup", act_cgroup },
 	{ "direct", act_direct },
 	{ "vmsplice", act_vmsplice },
 	{ "proc_mem", act_proc_mem },
@@ -645,6 +673,8 @@ static const struct action {
 	{ "soft_offline", act_soft_offline },
 	{ "sleep", act_sleep },
 };
+
+static_assert(ARRAY_SIZE(actions) <= ARRAY_SIZE(board->actions), "a tally each");
 
 static void count(struct tally *tally, int err)
 {
@@ -1063,6 +1093,7 @@ static void make_cgroup(void)
 		mount("cgroup2", CGROUP_ROOT, "cgroup2", 0, NULL);
 	ksm_spew(CGROUP_ROOT "/cgroup.subtree_control", "+memory");
 	mkdir(CGROUP, 0700);
+	mkdir(CGROUP_AWAY, 0700);
 }
 
 static long setting_of(const char *name, long otherwise)
@@ -1093,6 +1124,7 @@ FIXTURE_TEARDOWN_PARENT(torture)
 {
 	ksm_restore();
 	rmdir(CGROUP);
+	rmdir(CGROUP_AWAY);
 }
 
 static void undo_all(FIXTURE_DATA(torture) * self)
