@@ -322,6 +322,24 @@ long ksm_process_profit(struct mm_struct *mm)
 }
 #endif
 
+/**
+ * __ksm_folio_put() - drop a reference to a KSM folio that a write has left
+ * @folio: the folio; where the write was, it is not mapped any more
+ *
+ * If that frees it then the frame is not what is allocated next, with fresh_frames on.
+ *
+ * Context: a fault, without the page table lock.
+ */
+void __ksm_folio_put(struct folio *folio)
+{
+	bool stir = READ_ONCE(ksm_engine.knobs.fresh_frames) && !folio_mapped(folio);
+	int nid = folio_nid(folio);
+
+	folio_put(folio);
+	if (stir)
+		ksm_frames_stir(&ksm_engine, nid);
+}
+
 static int __init ksm_bring_up(void)
 {
 	struct task_struct *ksmd;

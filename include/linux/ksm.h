@@ -35,6 +35,7 @@ void rmap_walk_ksm(struct folio *folio, struct rmap_walk_control *control);
 void folio_migrate_ksm(struct folio *dst, struct folio *src);
 void collect_procs_ksm(const struct folio *folio, const struct page *failed,
 		       struct list_head *to_kill, int force_early);
+void __ksm_folio_put(struct folio *folio);
 
 /* With whom a process shares. */
 int ksm_prctl_domain(unsigned long cmd, pid_t pid, unsigned long addr);
@@ -115,6 +116,15 @@ static inline void ksm_exit(struct mm_struct *mm)
 		__ksm_exit(mm);
 }
 
+/* Drops a reference to a folio that a copy-on-write fault has left, of any kind. */
+static inline void ksm_folio_put(struct folio *folio)
+{
+	if (folio_test_ksm(folio))
+		__ksm_folio_put(folio);
+	else
+		folio_put(folio);
+}
+
 #else /* !CONFIG_KSM */
 
 static inline vma_flags_t
@@ -138,6 +148,7 @@ static inline void ksm_exit(struct mm_struct *mm) { }
 static inline void ksm_might_unmap_zero_page(struct mm_struct *mm, pte_t pte) { }
 static inline void ksm_might_map_zero_page(struct mm_struct *mm, pte_t pte) { }
 static inline void ksm_mm_init(struct mm_struct *mm) { }
+static inline void ksm_folio_put(struct folio *folio) { folio_put(folio); }
 static inline void
 collect_procs_ksm(const struct folio *folio, const struct page *failed,
 		  struct list_head *to_kill, int force_early) { }

@@ -59,6 +59,7 @@ int ksm_engine_init(struct ksm_engine *engine, unsigned long nr_pages)
 	hash_init(engine->registry.hash);
 	INIT_LIST_HEAD(&engine->registry.mms);
 	INIT_LIST_HEAD(&engine->registry.done);
+	spin_lock_init(&engine->frames_lock);
 	ksm_domains_init(&engine->domains);
 	INIT_LIST_HEAD(&engine->orphans);
 	spin_lock_init(&engine->orphan_lock);

@@ -11,7 +11,8 @@
  * It would not be enough to just allocate one: the page allocator gives out first what was
  * freed last, so that it would be what somebody has freed for the purpose. The frame
  * comes from a random place in a pool, into which a new one goes for it. Frames that
- * merging frees go through a pool as well, one of their own, before anybody gets them.
+ * merging frees, or the last sharer's copy-on-write, go through a pool as well, one of
+ * their own, before anybody gets them.
  *
  * Who frees many frames, and has many pages merged, will see some of his again; but
  * which, and when, he can neither choose nor foretell.
@@ -19,6 +20,9 @@
  * There are pools for each NUMA node. They are filled when fresh_frames is switched on, or
  * else the first to need them could choose what goes in. They cannot be moved or
  * reclaimed, and go when memory is to go offline, or fresh_frames is switched off.
+ *
+ * Pools come and go under the engine mutex. Faults, which do not have that, exchange
+ * frames as well: so the pools, and what is in them, are under engine->frames_lock.
  */
 #include "ksm_internal.h"
 #include "ksm.h"
@@ -32,10 +36,10 @@ struct ksm_frame_pool {
 	struct page *freed[KSM_FREED_FRAMES];
 };
 
-static struct page *ksm_frame_alloc(int nid)
+static struct page *ksm_frame_alloc(int nid, gfp_t gfp)
 {
-	return alloc_pages_node(nid, GFP_HIGHUSER_MOVABLE | __GFP_THISNODE | __GFP_NORETRY |
-				     __GFP_NOWARN, 0);
+	return alloc_pages_node(nid, gfp | __GFP_HIGHMEM | __GFP_MOVABLE | __GFP_THISNODE |
+				     __GFP_NORETRY | __GFP_NOWARN, 0);
 }
 
 /* Fill the places that are empty. Return: whether none is left. */
@@ -45,7 +49,7 @@ static bool ksm_frames_fill(struct page **frames, unsigned int nr, int nid)
 
 	for (i = 0; i < nr; i++) {
 		if (!frames[i])
-			frames[i] = ksm_frame_alloc(nid);
+			frames[i] = ksm_frame_alloc(nid, GFP_USER);
 		if (!frames[i])
 			return false;
 		cond_resched();
@@ -82,21 +86,22 @@ static struct ksm_frame_pool *ksm_pool_get(struct ksm_engine *engine, int nid)
 		return NULL;
 	if (ksm_frames_fill(pool->fresh, KSM_FRESH_FRAMES, nid) &&
 	    ksm_frames_fill(pool->freed, KSM_FREED_FRAMES, nid)) {
+		spin_lock(&engine->frames_lock);
 		engine->pools[nid] = pool;
+		spin_unlock(&engine->frames_lock);
 		return pool;
 	}
 	ksm_pool_free(pool);
 	return NULL;
 }
 
-/* A new frame goes in at a random place. Return: what was there; NULL if there is none. */
-static struct page *ksm_frames_exchange(struct page **frames, unsigned int nr, int nid)
+/* @frame goes in at a random place. Return: what was there. */
+static struct page *ksm_frames_exchange(struct page **frames, unsigned int nr,
+					struct page *frame)
 {
 	struct page **place = &frames[get_random_u32_below(nr)];
-	struct page *frame = ksm_frame_alloc(nid);
 
-	if (frame)
-		swap(*place, frame);
+	swap(*place, frame);
 	return frame;
 }
 
@@ -111,29 +116,39 @@ static struct page *ksm_frames_exchange(struct page **frames, unsigned int nr, i
 struct page *ksm_frames_take(struct ksm_engine *engine, int nid)
 {
 	struct ksm_frame_pool *pool = ksm_pool_get(engine, nid);
+	struct page *frame = pool ? ksm_frame_alloc(nid, GFP_USER) : NULL;
 
-	return pool ? ksm_frames_exchange(pool->fresh, KSM_FRESH_FRAMES, nid) : NULL;
+	if (!frame)
+		return NULL;
+	spin_lock(&engine->frames_lock);
+	frame = ksm_frames_exchange(pool->fresh, KSM_FRESH_FRAMES, frame);
+	spin_unlock(&engine->frames_lock);
+	return frame;
 }
 
 /**
- * ksm_frames_stir() - a frame has been freed by merging
+ * ksm_frames_stir() - a frame that was shared, or is a duplicate, has been freed
  * @engine: the engine
  * @nid: NUMA node that it is on
  *
  * What the page allocator gives out now is, most likely, this frame. It goes into the
- * pool, and another one is free instead.
+ * pool, if there is one, and another one is free instead.
  *
- * Context: may sleep; the engine mutex is held.
+ * Context: does not sleep; any, but for interrupts.
  */
 void ksm_frames_stir(struct ksm_engine *engine, int nid)
 {
-	struct ksm_frame_pool *pool = ksm_pool_get(engine, nid);
-	struct page *frame = NULL;
+	struct page *frame = ksm_frame_alloc(nid, GFP_NOWAIT);
+	struct ksm_frame_pool *pool;
 
+	if (!frame)
+		return;
+	spin_lock(&engine->frames_lock);
+	pool = engine->pools[nid];
 	if (pool)
-		frame = ksm_frames_exchange(pool->freed, KSM_FREED_FRAMES, nid);
-	if (frame)
-		__free_page(frame);
+		frame = ksm_frames_exchange(pool->freed, KSM_FREED_FRAMES, frame);
+	spin_unlock(&engine->frames_lock);
+	__free_page(frame);
 }
 
 /**
@@ -160,11 +175,15 @@ void ksm_frames_prepare(struct ksm_engine *engine)
  */
 void ksm_frames_drain(struct ksm_engine *engine)
 {
+	struct ksm_frame_pool *pool;
 	int nid;
 
 	for (nid = 0; nid < MAX_NUMNODES; nid++) {
-		if (engine->pools[nid])
-			ksm_pool_free(engine->pools[nid]);
+		spin_lock(&engine->frames_lock);
+		pool = engine->pools[nid];
 		engine->pools[nid] = NULL;
+		spin_unlock(&engine->frames_lock);
+		if (pool)
+			ksm_pool_free(pool);
 	}
 }

@@ -21,6 +21,7 @@
  *	        page table lock
  *	          shard->lock		leaf, never held over a sleep
  *	registry->lock			leaf
+ *	engine->frames_lock		leaf
  *
  * The engine mutex is what makes one worker of many for now. Everything below it
  * is written to stand without it: trees and states are changed under the shard
@@ -501,6 +502,7 @@ struct ksm_worker {
  * @seqnr: full passes since the last unmerge
  * @rekeyed: value of @seqnr when the meaning of keys last changed
  * @advisor: state of the advisor
+ * @frames_lock: of the pools and what is in them
  * @pools: frames for pages that become shared, by NUMA node; see frames.c
  * @worker: the one scanning thread's
  * @sleep_wait: ksmd between two batches
@@ -523,6 +525,7 @@ struct ksm_engine {
 	unsigned long seqnr;
 	unsigned long rekeyed;
 	struct ksm_advisor advisor;
+	spinlock_t frames_lock;		/* of the pools */
 	struct ksm_frame_pool *pools[MAX_NUMNODES];
 	struct ksm_worker worker;
 	wait_queue_head_t sleep_wait;

@@ -208,6 +208,7 @@ struct tally {
 	size_t common;			/* pages of the attacker with a frame of both */
 	size_t own[NR_PARTIES];		/* this page had that frame before, with a party */
 	size_t known;			/* some page of the attacker had that frame */
+	size_t inherited;		/* pages of the victim with such a frame */
 };
 
 static __u64 noted[NR_PARTIES][PAGES_MAX];
@@ -231,6 +232,8 @@ static inline struct tally count_frames(void)
 	memcpy(known, noted[ATTACKER], nr_noted * sizeof(*known));
 	sort_words(victim, nr);
 	sort_words(known, nr_noted);
+	for (size_t i = 0; i < nr; i++)
+		t.inherited += frames_have(known, nr_noted, victim[i]);
 	for (size_t i = 0; i < sheet->memory[ATTACKER].nr; i++) {
 		if (!frames_have(victim, nr, now[i]))
 			continue;
