@@ -482,42 +482,39 @@ static void keep_secret(int step)
 		party_madvise(victim_pages, 1, MADV_MERGEABLE);
 }
 
-/* The symbol that was with a twin, if it is one; else NR_SYMBOLS. */
-static size_t only_answer(void)
+/* The symbol that stands out among those that were with a twin; NR_SYMBOLS if none does. */
+static size_t clear_winner(const int *votes)
 {
-	size_t found = NR_SYMBOLS, nr = 0;
+	size_t first = 0, second = 1;
 
-	for (size_t i = 0; i < NR_SYMBOLS; i++) {
-		if (!sheet->answers[i])
-			continue;
-		found = i;
-		nr++;
+	for (size_t i = 1; i < NR_SYMBOLS; i++) {
+		if (votes[i] > votes[first]) {
+			second = first;
+			first = i;
+		} else if (i == 1 || votes[i] > votes[second]) {
+			second = i;
+		}
 	}
-	return nr == 1 ? found : NR_SYMBOLS;
+	return votes[first] > 2 && votes[first] - votes[second] > 1 ? first : NR_SYMBOLS;
 }
 
-static size_t try_symbols(size_t known)
+/* A single answer may be wrong, and all that is built on it. */
+static size_t find_symbol(size_t known)
 {
+	size_t winner = NR_SYMBOLS;
+	int votes[NR_SYMBOLS] = {};
+
 	for (size_t i = 0; i < NR_SYMBOLS; i++) {
 		sheet->text[known] = ALPHABET[i];
 		fill_request(probe_page(i), sheet->text, known + 1);
 	}
-	take_answers(scan_and_write, sheet->answers);
-	return only_answer();
-}
-
-/* The first that was the answer twice; NR_SYMBOLS if there is none such in some tries. */
-static size_t find_symbol(size_t known)
-{
-	int times[NR_SYMBOLS + 1] = {};
-
-	for (int tries = 0; tries < 9; tries++) {
-		size_t symbol = try_symbols(known);
-
-		if (symbol < NR_SYMBOLS && ++times[symbol] == 2)
-			return symbol;
+	for (int tries = 0; tries < 12 && winner == NR_SYMBOLS; tries++) {
+		take_answers(scan_and_write, sheet->answers);
+		for (size_t i = 0; i < NR_SYMBOLS; i++)
+			votes[i] += sheet->answers[i];
+		winner = clear_winner(votes);
 	}
-	return NR_SYMBOLS;
+	return winner;
 }
 
 static void guess_secret(void)
