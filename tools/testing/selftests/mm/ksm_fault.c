@@ -102,10 +102,13 @@ static bool hold(char *addr)
 	return true;
 }
 
-/* Advice may be refused for want of memory, a few times, and in no other way. */
+/*
+ * Advice may be refused for want of memory, a few times, and in no other way. Each
+ * injector has so many of them: the object may fail, and then the page for it.
+ */
 static bool advise(char *addr, int advice)
 {
-	for (int i = 0; i <= TIMES; i++) {
+	for (size_t i = 0; i <= ARRAY_SIZE(injectors) * TIMES; i++) {
 		int err = ksm_madvise(addr, NR_PAGES, advice);
 
 		if (err != -EAGAIN)
@@ -116,7 +119,7 @@ static bool advise(char *addr, int advice)
 
 static bool unmerge_all(void)
 {
-	for (int i = 0; i <= TIMES; i++) {
+	for (size_t i = 0; i <= ARRAY_SIZE(injectors) * TIMES; i++) {
 		int err = ksm_write("run", "2");
 
 		if (err != -ENOMEM)

@@ -434,4 +434,21 @@ TEST_F_TIMEOUT(hotplug, offline_while_scanning, KSM_TIMEOUT)
 	EXPECT_EQ(NR_PAGES - 1, ksm_get("pages_sharing"));
 }
 
+/* The frames in its pools cannot move, and may be in any block. */
+TEST_F_TIMEOUT(hotplug, fresh_frames_give_way, KSM_TIMEOUT)
+{
+	long block = block_of(self->addr, self->block_size);
+
+	if (!ksm_has("fresh_frames"))
+		SKIP(return, "kernel without fresh_frames");
+	ASSERT_EQ(0, ksm_write("fresh_frames", "1"));
+	ASSERT_EQ(0, offline_block_of(self, block));
+	ksm_fill_pages(self->addr, NR_PAGES, 7, 0);
+	ASSERT_EQ(0, ksm_scan(5));
+	EXPECT_NE(block, block_of(self->addr, self->block_size));
+	EXPECT_EQ(NR_PAGES, ksm_count_merged(self->addr, NR_PAGES));
+	EXPECT_TRUE(ksm_one_frame(self->addr, NR_PAGES));
+	EXPECT_TRUE(ksm_pages_hold(self->addr, NR_PAGES, 7, 0));
+}
+
 TEST_HARNESS_MAIN
