@@ -32,6 +32,16 @@ static int ksm_unmerge_areas(struct mm_struct *mm)
 	return 0;
 }
 
+static int ksm_unmerge_unlocked(struct mm_struct *mm)
+{
+	int err;
+
+	mmap_read_lock(mm);
+	err = ksm_unmerge_areas(mm);
+	mmap_read_unlock(mm);
+	return err;
+}
+
 /**
  * ksm_unmerge_mm() - give an mm its own pages back, and forget them
  * @kmm: the mm; it is not exiting
@@ -41,13 +51,10 @@ static int ksm_unmerge_areas(struct mm_struct *mm)
  */
 int ksm_unmerge_mm(struct ksm_mm *kmm)
 {
-	struct mm_struct *mm = kmm->slot.mm;
 	int err;
 
 	lockdep_assert_held(&kmm->engine->mutex);
-	mmap_read_lock(mm);
-	err = ksm_unmerge_areas(mm);
-	mmap_read_unlock(mm);
+	err = ksm_unmerge_unlocked(kmm->slot.mm);
 	if (!err)
 		ksm_unmerge_forget(kmm);
 	return err;
@@ -65,14 +72,8 @@ int ksm_unmerge_mm(struct ksm_mm *kmm)
 int ksm_unmerge_process(struct ksm_engine *engine, struct mm_struct *mm)
 {
 	struct ksm_mm *kmm = ksm_registry_lookup(engine, mm);
-	int err;
 
-	if (kmm)
-		return ksm_unmerge_mm(kmm);
-	mmap_read_lock(mm);
-	err = ksm_unmerge_areas(mm);
-	mmap_read_unlock(mm);
-	return err;
+	return kmm ? ksm_unmerge_mm(kmm) : ksm_unmerge_unlocked(mm);
 }
 
 /* Unmerge the mm under the cursor, and move on. Forget it if it is exiting. */
