@@ -574,6 +574,23 @@ static long expected_saved(enum content content, int nr, long pages)
 
 /* ---- workloads: what idle memory costs ---- */
 
+/* Two seconds of passes, and so many at the least: their number, start and ksmd's CPU. */
+static long watch_passes(long least, long *passes, long *begin)
+{
+	long before, cpu;
+
+	wait_passes(1, NULL);
+	*begin = now_ns();
+	before = knob("full_scans");
+	cpu = ksmd_ns();
+	do {
+		wait_passes(1, NULL);
+	} while (now_ns() - *begin < 2 * SEC || knob("full_scans") < before + least);
+	cpu = ksmd_ns() - cpu;
+	*passes = knob("full_scans") - before;
+	return cpu;
+}
+
 /*
  * ksmd's CPU per page and pass when there is nothing left to do.
  * content=mix|unique|tail mib= procs=2 smart=0
@@ -591,15 +608,7 @@ static void load_settled(void)
 	expect("what is saved", saved_pages(), expected_saved(content, procs, pages));
 	expect("what is known", known_pages(), pages);
 
-	wait_passes(1, NULL);
-	begin = now_ns();
-	passes = knob("full_scans");
-	cpu = ksmd_ns();
-	do {
-		wait_passes(1, NULL);
-	} while (now_ns() - begin < 2 * SEC || knob("full_scans") < passes + least);
-	cpu = ksmd_ns() - cpu;
-	passes = knob("full_scans") - passes;
+	cpu = watch_passes(least, &passes, &begin);
 	put("ns_per_page", (double)cpu / pages / passes);
 	put("wall_ms_per_pass", (now_ns() - begin) / 1e6 / passes);
 	put("passes", passes);
@@ -701,15 +710,7 @@ static void load_zeroes(void)
 	for (passes = 0; passes < 4; passes++)
 		next_pass();
 	set_knob("sleep_millisecs", NONSTOP);
-	wait_passes(1, NULL);
-	begin = now_ns();
-	passes = knob("full_scans");
-	cpu = ksmd_ns();
-	do {
-		wait_passes(1, NULL);
-	} while (now_ns() - begin < 2 * SEC);
-	cpu = ksmd_ns() - cpu;
-	passes = knob("full_scans") - passes;
+	cpu = watch_passes(0, &passes, &begin);
 	put("pass_ns_per_page", (double)cpu / pages / passes);
 	put("passes", passes);
 }
