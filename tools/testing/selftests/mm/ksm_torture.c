@@ -12,8 +12,8 @@
  * whole machine: a row in disturbers[]. A row that this kernel does not know is
  * named at the end.
  *
- * MADV_HWPOISON is left out: a frame may have sharers among all processes here, and
- * each of them would be right to die of it.
+ * A frame that breaks may have sharers among all processes here, and each of them is
+ * right to die of it, if it was told so: by a SIGBUS that names the reason.
  */
 #include <assert.h>
 #include <stdarg.h>
@@ -33,7 +33,7 @@
 #define RANGE_MAX	64
 #define NR_LAST		8
 #define DIRECT_PAGES	16	/* of a worker, on the loop device */
-#define SOFT_OFFLINE_MAX 32	/* each costs the machine a page for good */
+#define BAD_FRAMES_MAX	256	/* each costs the machine a page until the end */
 #define DRAIN_SECS	120
 #define CGROUP_ROOT	"/sys/fs/cgroup"
 #define CGROUP		CGROUP_ROOT "/ksm_torture"
@@ -48,6 +48,14 @@ struct tally {
 	long unknown;		/* not in this kernel */
 };
 
+/* How a process ends that was not killed; by no number that is an errno. */
+enum {
+	ENDED_WELL,
+	ENDED_WRONG = 200,	/* its memory is not what it was */
+	ENDED_GIVING_UP,	/* it cannot tell what its memory is */
+	ENDED_BROKEN,		/* it was told that a frame is broken */
+};
+
 /* What all processes see. */
 static struct board {
 	int phase;
@@ -56,8 +64,8 @@ static struct board {
 	long pages_checked;
 	int mismatches;
 	int broken;		/* promises that knobs did not keep */
-	int soft_offlined;
-	unsigned long offlined[SOFT_OFFLINE_MAX];
+	int nr_bad;
+	unsigned long bad_frames[BAD_FRAMES_MAX];
 	pid_t pids[NR_WORKERS];
 	struct tally actions[40];
 	struct tally disturbers[16];
@@ -290,7 +298,7 @@ static int act_exit(struct worker *w, struct range *r)
 {
 	if (random_below(&w->prng, 4))
 		return 0;
-	_exit(check_all(w, "before exit") ? 0 : 1);
+	_exit(check_all(w, "before exit") ? ENDED_WELL : ENDED_WRONG);
 }
 
 /* What is known nowhere else must not go on: the mapping is half moved. */
@@ -301,13 +309,13 @@ static int act_mremap(struct worker *w, struct range *r)
 	if (away == MAP_FAILED)
 		return -errno;
 	if (mremap(r->addr, r->len, r->len, MREMAP_MAYMOVE | MREMAP_FIXED, away) != away)
-		_exit(3);
+		_exit(ENDED_GIVING_UP);
 	for (size_t i = 0; i < r->nr; i++)
 		if (!check_data(w, r->first + i, ksm_page(away, i), "after mremap"))
-			_exit(1);
+			_exit(ENDED_WRONG);
 	if (mremap(away, r->len, r->len, MREMAP_MAYMOVE | MREMAP_FIXED,
 		   r->addr) != r->addr)
-		_exit(3);
+		_exit(ENDED_GIVING_UP);
 	return 0;
 }
 
@@ -318,7 +326,7 @@ static int act_mprotect(struct worker *w, struct range *r)
 
 	usleep(random_below(&w->prng, 3000));
 	if (mprotect(r->addr, r->len, PROT_READ | PROT_WRITE))
-		_exit(3);
+		_exit(ENDED_GIVING_UP);
 	return err;
 }
 
@@ -353,7 +361,7 @@ static int act_dontneed(struct worker *w, struct range *r)
 	if (munlock(r->addr, r->len))
 		return -errno;
 	if (advise(r, MADV_DONTNEED))
-		_exit(3);
+		_exit(ENDED_GIVING_UP);
 	for (size_t i = 0; i < r->nr; i++)
 		w->pages[r->first + i] = (struct model) { .word = -1 };
 	return 0;
@@ -466,7 +474,7 @@ static int act_direct(struct worker *w, struct range *r)
 	if (pwrite(w->direct, r->addr, len, base) != len)
 		return -EIO;
 	if (pread(w->direct, ksm_page(w->addr, to), len, base) != len)
-		_exit(3);
+		_exit(ENDED_GIVING_UP);
 	for (i = 0; i < nr; i++)
 		copied(w, to + i, &from[i]);
 	return 0;
@@ -490,7 +498,7 @@ static int act_vmsplice(struct worker *w, struct range *r)
 	}
 	usleep(random_below(&w->prng, 5000));
 	if (read(pipes[0], ksm_page(w->addr, to), psize()) != (ssize_t)psize())
-		_exit(3);
+		_exit(ENDED_GIVING_UP);
 	copied(w, to, &from);
 	close(pipes[0]);
 	close(pipes[1]);
@@ -506,12 +514,12 @@ static int act_proc_mem(struct worker *w, struct range *r)
 	if (fd < 0)
 		return -errno;
 	if (pread(fd, page, psize(), (off_t)r->addr) != (ssize_t)psize())
-		_exit(3);
+		_exit(ENDED_GIVING_UP);
 	if (!check_data(w, r->first, page, "through /proc/PID/mem"))
-		_exit(1);
+		_exit(ENDED_WRONG);
 	ksm_fill(page, 1);
 	if (pwrite(fd, page, psize(), (off_t)ksm_page(w->addr, to)) != (ssize_t)psize())
-		_exit(3);
+		_exit(ENDED_GIVING_UP);
 	w->pages[to] = (struct model) { .pattern = 1, .word = -1 };
 	close(fd);
 	return 0;
@@ -580,9 +588,11 @@ static int act_uffd_wp(struct worker *w, struct range *r)
 
 		if (w->pages[r->first + i].pattern &&
 		    !(pagemap_get_entry(pagemap, page) & PM_UFFD_WP)) {
-			report(w, r->first + i, 0, *(__u64 *)page,
-			       "write protection lost");
-			_exit(1);
+			/* If it is because the frame broke, this read ends us. */
+			__u64 found = FORCE_READ(*(__u64 *)page);
+
+			report(w, r->first + i, 0, found, "write protection lost");
+			_exit(ENDED_WRONG);
 		}
 	}
 	close(pagemap);
@@ -615,18 +625,61 @@ static int act_mbind(struct worker *w, struct range *r)
 	return 0;
 }
 
-static int act_soft_offline(struct worker *w, struct range *r)
+/* Once in @odds times; the frame of this page is to be used again at the end. */
+static int note_bad_frame(struct worker *w, char *page, int odds)
 {
 	int nr;
 
-	if (random_below(&w->prng, 8))
+	if (random_below(&w->prng, odds))
 		return -EAGAIN;
-	nr = __atomic_fetch_add(&board->soft_offlined, 1, __ATOMIC_RELAXED);
-	if (nr >= SOFT_OFFLINE_MAX)
+	nr = __atomic_fetch_add(&board->nr_bad, 1, __ATOMIC_RELAXED);
+	if (nr >= BAD_FRAMES_MAX)
 		return -EAGAIN;
-	board->offlined[nr] = ksm_pfn(r->addr);
+	board->bad_frames[nr] = ksm_pfn(page);
+	return 0;
+}
+
+static int act_soft_offline(struct worker *w, struct range *r)
+{
 	r->len = psize();
-	return advise(r, MADV_SOFT_OFFLINE);
+	return note_bad_frame(w, r->addr, 8) ?: advise(r, MADV_SOFT_OFFLINE);
+}
+
+/* Never the frame of zeroes, which everybody has. */
+static bool pick_merged(struct worker *w, struct range *r)
+{
+	struct model *page;
+
+	for (; r->nr; r->first++, r->nr--) {
+		page = &w->pages[r->first];
+		r->addr = ksm_page(w->addr, r->first);
+		if (page->pattern && !page->lazy && ksm_count_merged(r->addr, 1))
+			break;
+	}
+	r->len = psize();
+	return r->nr;
+}
+
+/* A child breaks what it has of us; we are told, as all sharers, when we come by. */
+static int act_poison(struct worker *w, struct range *r)
+{
+	int err, status;
+	pid_t pid;
+
+	if (!pick_merged(w, r))
+		return -EAGAIN;
+	err = note_bad_frame(w, r->addr, 2);
+	if (err)
+		return err;
+	pid = fork();
+	if (pid < 0)
+		return -errno;
+	if (!pid)
+		_exit(-advise(r, MADV_HWPOISON));
+	if (waitpid(pid, &status, 0) != pid || !WIFEXITED(status))
+		return -EAGAIN;
+	status = WEXITSTATUS(status);
+	return status == ENDED_BROKEN ? 0 : -status;
 }
 
 static int act_sleep(struct worker *w, struct range *r)
@@ -671,6 +724,7 @@ static const struct action {
 	{ "move_pages", act_move_pages },
 	{ "mbind", act_mbind },
 	{ "soft_offline", act_soft_offline },
+	{ "poison", act_poison },
 	{ "sleep", act_sleep },
 };
 
@@ -711,12 +765,12 @@ static void map_pages(struct worker *w)
 			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	if (addr == MAP_FAILED)
-		_exit(3);
+		_exit(ENDED_GIVING_UP);
 	w->addr = (char *)(((unsigned long)addr + NR_HUGE - 1) & -NR_HUGE);
 	for (size_t i = 0; i < NR_PAGES; i++)
 		fill(w, i, pick_pattern(w));
 	if (madvise(w->addr, NR_PAGES * psize(), MADV_MERGEABLE))
-		_exit(3);
+		_exit(ENDED_GIVING_UP);
 }
 
 static int phase(void)
@@ -724,12 +778,23 @@ static int phase(void)
 	return __atomic_load_n(&board->phase, __ATOMIC_ACQUIRE);
 }
 
-/* 1 if its memory is wrong; 3 if it cannot tell what its memory is. */
+/* Any other reason for a SIGBUS is for the default action, when it comes again. */
+static void on_sigbus(int sig, siginfo_t *info, void *context)
+{
+	if (info->si_code == BUS_MCEERR_AR || info->si_code == BUS_MCEERR_AO)
+		_exit(ENDED_BROKEN);
+}
+
 static void work(int index, int generation)
 {
+	static const struct sigaction broken_memory = {
+		.sa_sigaction = on_sigbus,
+		.sa_flags = SA_SIGINFO | SA_RESETHAND,
+	};
 	static struct worker w;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	sigaction(SIGBUS, &broken_memory, NULL);
 	w.index = index;
 	w.generation = generation;
 	w.prng.seed = seed + index + 1000ULL * generation;
@@ -741,14 +806,14 @@ static void work(int index, int generation)
 			act(&w);
 		reap(&w, false);
 		if (!check_all(&w, "after a round"))
-			_exit(1);
+			_exit(ENDED_WRONG);
 		__atomic_fetch_add(&board->rounds, 1, __ATOMIC_RELAXED);
 	}
 	reap(&w, true);
 	__atomic_fetch_add(&board->waiting, 1, __ATOMIC_RELAXED);
 	while (phase() != LAST)
 		usleep(1000);
-	_exit(check_all(&w, "when all was unmerged") ? 0 : 1);
+	_exit(check_all(&w, "when all was unmerged") ? ENDED_WELL : ENDED_WRONG);
 }
 
 /* The disturbers. Each is a process of its own and calls its function on and on. */
@@ -1049,7 +1114,7 @@ FIXTURE(torture)
 	int generations[NR_WORKERS];
 	struct prng prng;
 	int file, loop;
-	int killed, odd, gave_up;
+	int killed, odd, gave_up, broken;
 	long sharing_max;
 	double until;
 };
@@ -1145,8 +1210,10 @@ static void judge_end(FIXTURE_DATA(torture) * self, int index, int status)
 {
 	if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) {
 		self->killed++;
-	} else if (WIFEXITED(status) && WEXITSTATUS(status) == 3) {
+	} else if (WIFEXITED(status) && WEXITSTATUS(status) == ENDED_GIVING_UP) {
 		self->gave_up++;
+	} else if (WIFEXITED(status) && WEXITSTATUS(status) == ENDED_BROKEN) {
+		self->broken++;
 	} else if (!WIFEXITED(status) || WEXITSTATUS(status)) {
 		self->odd++;
 		say("# worker %d.%d ended with status %#x\n", index,
@@ -1220,8 +1287,9 @@ static void summary(FIXTURE_DATA(torture) * self)
 		rows("action", actions[i].name, &board->actions[i]);
 	for (size_t i = 0; i < ARRAY_SIZE(disturbers); i++)
 		rows("disturber", disturbers[i].name, &board->disturbers[i]);
-	say("# at most %ld pages were sharing; %d processes were killed, %d gave up\n",
-	    self->sharing_max, self->killed, self->gave_up);
+	say("# at most %ld pages were sharing; %d processes were killed\n",
+	    self->sharing_max, self->killed);
+	say("# %d gave up, %d had broken memory\n", self->gave_up, self->broken);
 }
 
 static const char * const zero_at_the_end[] = {
@@ -1323,9 +1391,9 @@ TEST_F_TIMEOUT(torture, all_at_once, 1000000)
 	EXPECT_TRUE(finish(self));
 	EXPECT_EQ(0, nr_not_zero());
 	EXPECT_EQ(0, ksm_get("ksm_zero_pages"));
-	for (int i = 0; i < SOFT_OFFLINE_MAX; i++)
-		if (board->offlined[i])
-			unpoison_memory(board->offlined[i]);
+	for (int i = 0; i < BAD_FRAMES_MAX; i++)
+		if (board->bad_frames[i])
+			unpoison_memory(board->bad_frames[i]);
 	if (loop_path[0])
 		ioctl(self->loop, LOOP_CLR_FD, 0);
 
