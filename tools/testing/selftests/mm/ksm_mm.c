@@ -451,4 +451,48 @@ TEST_F_TIMEOUT(hotplug, fresh_frames_give_way, KSM_TIMEOUT)
 	EXPECT_TRUE(ksm_pages_hold(self->addr, NR_PAGES, 7, 0));
 }
 
+static bool block_is(long block, const char *state)
+{
+	char path[96], now[32];
+
+	snprintf(path, sizeof(path), MEMORY_BLOCKS "/memory%ld/state", block);
+	return ksm_slurp(path, now, sizeof(now)) > 0 &&
+	       !strncmp(now, state, strlen(state));
+}
+
+/* A page that is held cannot move, so this does not end until it is called off. */
+TEST_F_TIMEOUT(hotplug, offline_is_called_off, KSM_TIMEOUT)
+{
+	long block = block_of(self->addr, self->block_size);
+	struct iovec page = { .iov_base = self->addr, .iov_len = psize() };
+	double deadline = ksm_now() + KSM_HANG_SECS;
+	int pipes[2], status;
+	pid_t pid;
+
+	ASSERT_EQ(0, pipe2(pipes, O_CLOEXEC));
+	ASSERT_EQ((ssize_t)psize(), vmsplice(pipes[1], &page, 1, 0));
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		_exit(set_block(block, "offline") != 0);
+	}
+	while (!block_is(block, "going-offline") && ksm_now() < deadline)
+		usleep(1000);
+	EXPECT_EQ(0, kill(pid, SIGKILL));
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	EXPECT_TRUE(WIFSIGNALED(status));
+	EXPECT_TRUE(block_is(block, "online"));
+
+	/* ksmd was parked, and goes on. */
+	EXPECT_EQ(block, block_of(self->addr, self->block_size));
+	ksm_fill(self->addr, 2);
+	ksm_fill(ksm_page(self->addr, 1), 2);
+	ASSERT_EQ(0, ksm_scan(3));
+	EXPECT_EQ(NR_PAGES, ksm_count_merged(self->addr, NR_PAGES));
+	EXPECT_EQ(2, ksm_get("pages_shared"));
+	EXPECT_TRUE(ksm_pages_hold(self->addr, 2, 2, 0));
+	EXPECT_TRUE(ksm_pages_hold(ksm_page(self->addr, 2), NR_PAGES - 2, 1, 0));
+}
+
 TEST_HARNESS_MAIN
