@@ -241,6 +241,34 @@ TEST_F_TIMEOUT(numa, migrates_to_its_twins_node, KSM_TIMEOUT)
 	EXPECT_EQ(0, ksm_write("merge_across_nodes", "1"));
 }
 
+/* A newcomer that is met before them looks for them where they were, in vain. */
+TEST_F_TIMEOUT(numa, newcomer_does_not_follow, KSM_TIMEOUT)
+{
+	char *rest = ksm_page(self->addr, 1);
+	const size_t nr = HALF - 1;
+
+	ASSERT_EQ(0, ksm_write("merge_across_nodes", "0"));
+	ASSERT_EQ(0, munmap(ksm_page(self->addr, HALF), HALF * psize()));
+	ASSERT_EQ(0, ksm_madvise(self->addr, 1, MADV_DONTNEED));
+	ASSERT_EQ(0, ksm_scan(3));
+	ASSERT_TRUE(ksm_one_frame(rest, nr));
+	ASSERT_EQ(0, move_to(rest, self->node[1]));
+	ASSERT_TRUE(all_on(rest, nr, self->node[1]));
+
+	ksm_fill(self->addr, 1);
+	ASSERT_EQ(self->node[0], node_of(self->addr));
+	ASSERT_EQ(0, ksm_scan(3));
+	EXPECT_EQ(self->node[0], node_of(self->addr));
+	EXPECT_EQ(nr - 1, ksm_get("pages_sharing"));
+	EXPECT_EQ(1, ksm_get("pages_unshared"));
+
+	ASSERT_EQ(0, move_to(rest, self->node[0]));
+	ASSERT_EQ(0, ksm_scan(3));
+	EXPECT_TRUE(ksm_one_frame(self->addr, HALF));
+	EXPECT_EQ(nr, ksm_get("pages_sharing"));
+	EXPECT_TRUE(ksm_pages_hold(self->addr, HALF, 1, 0));
+}
+
 /* A page that moves before it is merged is merged where it then is. */
 TEST_F_TIMEOUT(numa, unmerged_page_migrates, KSM_TIMEOUT)
 {
