@@ -274,18 +274,25 @@ FIXTURE(hotplug)
 /* Of kpageflags: no page there, broken, or taken since boot. */
 #define KPF_STAYS	(BIT_ULL(20) | BIT_ULL(19) | BIT_ULL(32))
 
+/* Does this file of the block begin with @text? */
+static bool block_says(long block, const char *file, const char *text)
+{
+	char path[96], found[128];
+
+	snprintf(path, sizeof(path), MEMORY_BLOCKS "/memory%ld/%s", block, file);
+	return ksm_slurp(path, found, sizeof(found)) > 0 &&
+	       !strncmp(found, text, strlen(text));
+}
+
 /* Blocks outside of ZONE_MOVABLE, or with such pages in them, never can. */
 static bool can_go_offline(long block, unsigned long size)
 {
 	size_t nr = size / psize(), bytes = nr * sizeof(__u64);
 	int fd = open("/proc/kpageflags", O_RDONLY | O_CLOEXEC);
 	__u64 *flags = malloc(bytes);
-	char text[128];
-	bool can;
+	bool can = block_says(block, "valid_zones", "Movable") &&
+		   pread(fd, flags, bytes, block * bytes) == (ssize_t)bytes;
 
-	snprintf(text, sizeof(text), MEMORY_BLOCKS "/memory%ld/valid_zones", block);
-	can = ksm_slurp(text, text, sizeof(text)) > 0 && !strncmp(text, "Movable", 7) &&
-	      pread(fd, flags, bytes, block * bytes) == (ssize_t)bytes;
 	for (size_t i = 0; can && i < nr; i++)
 		can = !(flags[i] & KPF_STAYS);
 	free(flags);
@@ -451,15 +458,6 @@ TEST_F_TIMEOUT(hotplug, fresh_frames_give_way, KSM_TIMEOUT)
 	EXPECT_TRUE(ksm_pages_hold(self->addr, NR_PAGES, 7, 0));
 }
 
-static bool block_is(long block, const char *state)
-{
-	char path[96], now[32];
-
-	snprintf(path, sizeof(path), MEMORY_BLOCKS "/memory%ld/state", block);
-	return ksm_slurp(path, now, sizeof(now)) > 0 &&
-	       !strncmp(now, state, strlen(state));
-}
-
 /* A page that is held cannot move, so this does not end until it is called off. */
 TEST_F_TIMEOUT(hotplug, offline_is_called_off, KSM_TIMEOUT)
 {
@@ -477,12 +475,12 @@ TEST_F_TIMEOUT(hotplug, offline_is_called_off, KSM_TIMEOUT)
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		_exit(set_block(block, "offline") != 0);
 	}
-	while (!block_is(block, "going-offline") && ksm_now() < deadline)
+	while (!block_says(block, "state", "going-offline") && ksm_now() < deadline)
 		usleep(1000);
 	EXPECT_EQ(0, kill(pid, SIGKILL));
 	ASSERT_EQ(pid, waitpid(pid, &status, 0));
 	EXPECT_TRUE(WIFSIGNALED(status));
-	EXPECT_TRUE(block_is(block, "online"));
+	EXPECT_TRUE(block_says(block, "state", "online"));
 
 	/* ksmd was parked, and goes on. */
 	EXPECT_EQ(block, block_of(self->addr, self->block_size));

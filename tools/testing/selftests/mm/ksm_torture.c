@@ -625,24 +625,23 @@ static int act_mbind(struct worker *w, struct range *r)
 	return 0;
 }
 
-/* Once in @odds times; the frame of this page is to be used again at the end. */
-static int note_bad_frame(struct worker *w, char *page, int odds)
+/* The frame of this page is to be used again at the end. */
+static bool note_bad_frame(char *page)
 {
-	int nr;
+	int nr = __atomic_fetch_add(&board->nr_bad, 1, __ATOMIC_RELAXED);
 
-	if (random_below(&w->prng, odds))
-		return -EAGAIN;
-	nr = __atomic_fetch_add(&board->nr_bad, 1, __ATOMIC_RELAXED);
 	if (nr >= BAD_FRAMES_MAX)
-		return -EAGAIN;
+		return false;
 	board->bad_frames[nr] = ksm_pfn(page);
-	return 0;
+	return true;
 }
 
 static int act_soft_offline(struct worker *w, struct range *r)
 {
+	if (random_below(&w->prng, 8) || !note_bad_frame(r->addr))
+		return -EAGAIN;
 	r->len = psize();
-	return note_bad_frame(w, r->addr, 8) ?: advise(r, MADV_SOFT_OFFLINE);
+	return advise(r, MADV_SOFT_OFFLINE);
 }
 
 /* Never the frame of zeroes, which everybody has. */
@@ -663,14 +662,12 @@ static bool pick_merged(struct worker *w, struct range *r)
 /* A child breaks what it has of us; we are told, as all sharers, when we come by. */
 static int act_poison(struct worker *w, struct range *r)
 {
-	int err, status;
+	int status;
 	pid_t pid;
 
-	if (!pick_merged(w, r))
+	/* The choice comes first: it must not hang on what is merged at the moment. */
+	if (random_below(&w->prng, 2) || !pick_merged(w, r) || !note_bad_frame(r->addr))
 		return -EAGAIN;
-	err = note_bad_frame(w, r->addr, 2);
-	if (err)
-		return err;
 	pid = fork();
 	if (pid < 0)
 		return -errno;
