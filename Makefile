@@ -2,7 +2,7 @@
 # Thin verbs: the work is in lab/, each script's head says what it does.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo bench check torture faults attacks fetch apply uml x86 stock kunit verdicts series cross coverage arm64 selfcheck clean
+.PHONY: help demo bench figures check torture faults attacks fetch apply uml x86 stock kunit verdicts series cross coverage arm64 selfcheck clean
 
 export KSRC KSM_CACHE JOBS
 
@@ -21,6 +21,9 @@ demo: uml	## what KSM saves on a host of virtual machines (COMPARE=1: the base's
 
 bench: apply	## what KSM costs, the base's and ours (QUICK=1: some minutes; EXACT=1: in instructions)
 	@lab/bench/run
+
+figures:	## put the figures of the last bench into the documents
+	@lab/bench/figures
 
 check: packages	## every test, one verdict (SUITES="static kunit" for some of them)
 	@lab/check $(SUITES)
