@@ -77,6 +77,12 @@ layers() {
 	return $bad
 }
 
+# Knobs are read and set at any time, without a lock in common.
+knobs_once() {
+	! grep -nE 'knobs(\.|->)[a-z]' "$TOP"/mm/ksm.c "$TOP"/mm/ksm/*.c |
+		grep -vE '(READ|WRITE)_ONCE\([^()]*knobs(\.|->)[a-z]'
+}
+
 static_all() {
 	local f p
 
@@ -89,6 +95,8 @@ static_all() {
 	for f in $(cd "$TOP" && ls mm/ksm.c mm/ksm/*.[ch] include/linux/ksm.h 2>/dev/null); do
 		test_it "kernel-doc $f" kernel_doc "$f"
 	done
+
+	test_it "knobs" knobs_once
 
 	use_ccache "$BUILD"
 	"$LAB/kernel" x86 > /dev/null || { not_ok "x86: the build failed"; return; }

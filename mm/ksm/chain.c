@@ -95,7 +95,7 @@ struct ksm_stable_node *ksm_chain_pick(struct ksm_engine *engine,
 
 	lockdep_assert_held(&ksm_shard(engine, chain->entry.key.hash)->lock);
 	list_for_each_entry_safe(node, next, &chain->roomy, link) {
-		if (node->entry.nr < engine->knobs.max_page_sharing)
+		if (node->entry.nr < READ_ONCE(engine->knobs.max_page_sharing))
 			return node;
 		list_move_tail(&node->link, &chain->full);
 	}
@@ -150,7 +150,7 @@ struct ksm_stable_node *ksm_chain_next_full(struct ksm_stable_chain *chain)
 bool ksm_chain_prune_due(struct ksm_engine *engine,
 			 struct ksm_stable_chain *chain)
 {
-	unsigned long period = msecs_to_jiffies(engine->knobs.prune_millisecs);
+	unsigned long period = msecs_to_jiffies(READ_ONCE(engine->knobs.prune_millisecs));
 
 	if (time_before(jiffies, chain->pruned + period))
 		return false;

@@ -82,7 +82,7 @@ static void ksm_daemon_advise_within(struct ksm_engine *engine, bool starts)
 	struct ksm_reading now;
 	struct ksm_advice advice;
 
-	if (advisor->mode != KSM_ADVISOR_SCAN_TIME)
+	if (READ_ONCE(engine->knobs.advisor_mode) != KSM_ADVISOR_SCAN_TIME)
 		return;
 	now = ksm_daemon_read(engine);
 	if (!advisor->watching) {
@@ -116,7 +116,7 @@ static void ksm_daemon_end_pass(struct ksm_engine *engine)
 	ksm_daemon_advise_after(engine);
 	trace_ksm_stop_scan(engine->seqnr,
 			    ksm_stat_read(engine, KSM_STAT_TRACKED));
-	engine->seqnr++;
+	WRITE_ONCE(engine->seqnr, engine->seqnr + 1);
 }
 
 /* One batch from the mm under the cursor. Return: false at the end of the pass. */
@@ -213,7 +213,7 @@ static int ksm_daemon_unmerge(struct ksm_engine *engine)
 	err = ksm_unmerge_all(engine);
 	clear_current_oom_origin();
 	if (!err)
-		engine->seqnr = 0;
+		WRITE_ONCE(engine->seqnr, 0);
 	ksm_validate(engine);
 	return err;
 }
@@ -291,7 +291,7 @@ int ksm_daemon_forget(struct ksm_engine *engine)
 void ksm_daemon_switch_frames(struct ksm_engine *engine)
 {
 	mutex_lock(&engine->mutex);
-	if (engine->knobs.fresh_frames)
+	if (READ_ONCE(engine->knobs.fresh_frames))
 		ksm_frames_prepare(engine);
 	else
 		ksm_frames_drain(engine);
@@ -311,15 +311,16 @@ void ksm_daemon_switch_frames(struct ksm_engine *engine)
 void ksm_daemon_set_advisor(struct ksm_engine *engine, enum ksm_advisor_mode mode)
 {
 	struct ksm_knobs *knobs = &engine->knobs;
+	unsigned long pages = KSM_DEFAULT_PAGES_TO_SCAN;
 
 	mutex_lock(&engine->mutex);
-	if (engine->advisor.mode != mode) {
+	if (READ_ONCE(knobs->advisor_mode) != mode) {
 		engine->advisor = (struct ksm_advisor) { };
-		WRITE_ONCE(engine->advisor.mode, mode);
-		knobs->pages_to_scan = KSM_DEFAULT_PAGES_TO_SCAN;
+		WRITE_ONCE(knobs->advisor_mode, mode);
 		if (mode == KSM_ADVISOR_SCAN_TIME)
-			knobs->pages_to_scan =
-				clamp(knobs->advisor_min_pages, 1UL, (unsigned long)UINT_MAX);
+			pages = clamp(READ_ONCE(knobs->advisor_min_pages), 1UL,
+				      (unsigned long)UINT_MAX);
+		WRITE_ONCE(knobs->pages_to_scan, pages);
 	}
 	mutex_unlock(&engine->mutex);
 }

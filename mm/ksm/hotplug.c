@@ -15,7 +15,7 @@
 static void ksm_hotplug_park(struct ksm_engine *engine)
 {
 	mutex_lock(&engine->mutex);
-	engine->run |= KSM_RUN_OFFLINE;
+	WRITE_ONCE(engine->run, engine->run | KSM_RUN_OFFLINE);
 	ksm_frames_drain(engine);	/* they could not be migrated */
 	mutex_unlock(&engine->mutex);
 }
@@ -23,8 +23,8 @@ static void ksm_hotplug_park(struct ksm_engine *engine)
 static void ksm_hotplug_resume(struct ksm_engine *engine)
 {
 	mutex_lock(&engine->mutex);
-	engine->run &= ~KSM_RUN_OFFLINE;
-	if (engine->knobs.fresh_frames)
+	WRITE_ONCE(engine->run, engine->run & ~KSM_RUN_OFFLINE);
+	if (READ_ONCE(engine->knobs.fresh_frames))
 		ksm_frames_prepare(engine);
 	mutex_unlock(&engine->mutex);
 

@@ -334,13 +334,17 @@ struct ksm_registry {
  * @zero_pages_only: whether nothing else is looked for than zero pages
  * @fresh_frames: whether a shared page is always in a frame that nobody had before
  * @smart_scan: whether pages that do not merge are looked at less often
+ * @advisor_mode: enum ksm_advisor_mode, whether the advisor sets @pages_to_scan
  * @advisor_max_cpu: percent of one CPU that the advisor keeps ksmd under
  * @advisor_min_pages: least pages_to_scan that the advisor sets
  * @advisor_max_pages: greatest
  * @advisor_target_secs: time that the advisor wants a full pass to take
  *
- * Fields are written by sysfs and read by ksmd without a common lock: each is
- * one word and stands for itself.
+ * Each field is one word and stands for itself. @advisor_mode changes only under the
+ * engine mutex. So do @merge_across_nodes, @merge_domains, @max_page_sharing and
+ * @zero_pages_only, and those only while no page is merged. The others change at any
+ * time. All fields are read at any time, by sysfs at least. So each access is a
+ * READ_ONCE() or a WRITE_ONCE().
  */
 struct ksm_knobs {
 	unsigned int sleep_millisecs;
@@ -353,6 +357,7 @@ struct ksm_knobs {
 	bool zero_pages_only;
 	bool fresh_frames;
 	bool smart_scan;
+	unsigned int advisor_mode;
 	unsigned long advisor_max_cpu;
 	unsigned long advisor_min_pages;
 	unsigned long advisor_max_pages;
@@ -373,7 +378,6 @@ struct ksm_reading {
 
 /**
  * struct ksm_advisor - what the scan-time advisor remembers
- * @mode: whether it is on
  * @watching: it has seen the pass, or some of it
  * @whole: it has seen the pass from its start
  * @first: reading when it began to watch
@@ -385,7 +389,6 @@ struct ksm_reading {
  * @pass_anon: anonymous pages of the registered mms at its end
  */
 struct ksm_advisor {
-	enum ksm_advisor_mode mode;
 	bool watching;
 	bool whole;
 	struct ksm_reading first;
@@ -498,8 +501,8 @@ struct ksm_worker {
  * @orphans: nodes without known sharers; under @orphan_lock
  * @orphan_lock: leaf
  * @mutex: one worker, unmerger or reconfiguration at a time
- * @run: KSM_RUN_*; changed under @mutex
- * @seqnr: full passes since the last unmerge
+ * @run: KSM_RUN_*; changed under @mutex, read at any time
+ * @seqnr: full passes since the last unmerge; changed under @mutex, read at any time
  * @rekeyed: value of @seqnr when the meaning of keys last changed
  * @advisor: state of the advisor
  * @frames_lock: of the pools and what is in them

@@ -53,7 +53,7 @@ struct ksm_match {
 
 static int ksm_match_nid(struct ksm_engine *engine, struct folio *folio)
 {
-	return engine->knobs.merge_across_nodes ? 0 : folio_nid(folio);
+	return READ_ONCE(engine->knobs.merge_across_nodes) ? 0 : folio_nid(folio);
 }
 
 static u64 ksm_match_hash(struct ksm_engine *engine, struct page *page)
@@ -205,7 +205,7 @@ static bool ksm_match_fills(struct ksm_worker *worker, struct ksm_stable_node *n
 
 	for (i = 0; i < worker->nr_merges; i++)
 		nr += worker->merges[i].node == node;
-	return nr >= worker->engine->knobs.max_page_sharing;
+	return nr >= READ_ONCE(worker->engine->knobs.max_page_sharing);
 }
 
 /*
@@ -583,7 +583,7 @@ static void ksm_match_plain(struct ksm_match *match)
 	match->history = ksm_match_recall(match);
 	if (ksm_policy_may_merge(&match->history)) {
 		if (match->key.hash == engine->zero_hash &&
-		    engine->knobs.use_zero_pages &&
+		    READ_ONCE(engine->knobs.use_zero_pages) &&
 		    !ksm_match_queue(match, NULL, NULL, NULL))
 			return;
 		err = ksm_match_stable(match);

@@ -194,18 +194,18 @@ struct ksm_advice ksm_policy_advise(const struct ksm_knobs *knobs,
 				    u64 scan_ns, u64 cpu_ns)
 {
 	u64 scan_ms = max(div_u64(scan_ns, NSEC_PER_MSEC), 1ULL);
-	u64 target_ms = clamp_t(u64, knobs->advisor_target_secs, 1, U32_MAX) *
+	u64 target_ms = clamp_t(u64, READ_ONCE(knobs->advisor_target_secs), 1, U32_MAX) *
 			MSEC_PER_SEC;
-	u64 old = max(knobs->pages_to_scan, 1U);
+	u64 old = max(READ_ONCE(knobs->pages_to_scan), 1U);
 	u64 cpu_percent = clamp(div64_u64(cpu_ns, scan_ms * 10000), 1ULL, 100ULL);
-	u64 max_cpu = clamp(knobs->advisor_max_cpu, 1UL, 100UL);
+	u64 max_cpu = clamp(READ_ONCE(knobs->advisor_max_cpu), 1UL, 100UL);
 	u64 pages;
 
 	scan_ms = min_t(u64, scan_ms, U32_MAX);
 	pages = ksm_third_of_way(old, div64_u64(old * scan_ms, target_ms));
-	pages = max_t(u64, pages, knobs->advisor_min_pages);
+	pages = max_t(u64, pages, READ_ONCE(knobs->advisor_min_pages));
 	pages = min(pages, max(div64_u64(old * max_cpu, cpu_percent), 1ULL));
-	pages = min_t(u64, pages, knobs->advisor_max_pages);
+	pages = min_t(u64, pages, READ_ONCE(knobs->advisor_max_pages));
 
 	return (struct ksm_advice) {
 		.pages_to_scan = clamp_t(u64, pages, 1, UINT_MAX),
@@ -247,7 +247,7 @@ static struct ksm_advice ksm_advisor_conclude(struct ksm_advisor *advisor,
 	else
 		advice = ksm_policy_advise(knobs, ksm_scale(asleep + awake, total, done),
 					   ksm_scale(awake, total, done));
-	advisor->asleep_ns = ksm_scale(asleep, max(knobs->pages_to_scan, 1U),
+	advisor->asleep_ns = ksm_scale(asleep, max(READ_ONCE(knobs->pages_to_scan), 1U),
 				       advice.pages_to_scan);
 	advisor->last = *now;
 	return advice;
@@ -299,7 +299,7 @@ void ksm_policy_expect(struct ksm_advisor *advisor, unsigned long anon)
 bool ksm_policy_is_due(const struct ksm_advisor *advisor,
 		       const struct ksm_knobs *knobs, const struct ksm_reading *now)
 {
-	u64 target_ns = clamp_t(u64, knobs->advisor_target_secs, 1, U32_MAX) *
+	u64 target_ns = clamp_t(u64, READ_ONCE(knobs->advisor_target_secs), 1, U32_MAX) *
 			NSEC_PER_SEC;
 
 	return now->now_ns - advisor->last.now_ns >= target_ns / KSM_ADVICES &&

@@ -238,7 +238,7 @@ static bool ksm_scan_is_settled(struct ksm_engine *engine, u64 *slot,
 	if (!item || ksm_item_state(item) != KSM_ITEM_STABLE ||
 	    item->stable.node != node)
 		return false;
-	if (!engine->knobs.merge_across_nodes &&
+	if (!READ_ONCE(engine->knobs.merge_across_nodes) &&
 	    node->entry.key.nid != folio_nid(folio))
 		return false;
 	ksm_scan_still_merged(slot);
@@ -739,15 +739,16 @@ enum ksm_scan_result ksm_scan_collect(struct ksm_worker *worker, unsigned int *b
 {
 	struct ksm_mm *kmm = worker->kmm;
 	struct mm_struct *mm = kmm->slot.mm;
+	const bool zero_only = READ_ONCE(worker->engine->knobs.zero_pages_only);
 	struct ksm_scan scan = {
 		.worker = worker,
 		.seen = kmm->addr,
 		.gap = ULONG_MAX,
 		.credit = (u64)*budget * KSM_COST_READ - worker->owed,
-		.zero_only = READ_ONCE(worker->engine->knobs.zero_pages_only),
+		.zero_only = zero_only,
 		.smart = READ_ONCE(worker->engine->knobs.smart_scan),
 		.pinned = mm_flags_test(MMF_HAS_PINNED, mm),
-		.shadowed = !worker->engine->knobs.zero_pages_only && mm_has_notifiers(mm),
+		.shadowed = !zero_only && mm_has_notifiers(mm),
 	};
 	enum ksm_scan_result result = KSM_SCAN_BATCH;
 	bool offered = kmm->addr;

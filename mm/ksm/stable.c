@@ -213,7 +213,7 @@ struct folio *ksm_stable_pick(struct ksm_engine *engine, struct ksm_shard *shard
 		} else {
 			node = ksm_stable_node(entry);
 		}
-		if (!node || node->entry.nr >= engine->knobs.max_page_sharing)
+		if (!node || node->entry.nr >= READ_ONCE(engine->knobs.max_page_sharing))
 			return NULL;
 		folio = ksm_node_tryget_folio(node);
 		if (folio) {

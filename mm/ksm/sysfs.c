@@ -178,10 +178,14 @@ KSM_KNOB(advisor_min_pages_to_scan, ULONG, advisor_min_pages);
 KSM_KNOB(advisor_max_pages_to_scan, ULONG, advisor_max_pages);
 KSM_KNOB(advisor_target_scan_time, ULONG, advisor_target_secs, .min = 1);
 
-/* The advisor writes this one, under the mutex; while it is on nobody else does. */
+/*
+ * While the advisor is on, nobody else sets this one. The mutex is not worth the wait
+ * for a batch here: a value that slips in as the advisor is switched on is replaced by
+ * its next advice.
+ */
 static int ksm_pages_to_scan_allowed(struct ksm_engine *engine)
 {
-	return engine->advisor.mode == KSM_ADVISOR_NONE ? 0 : -EINVAL;
+	return READ_ONCE(engine->knobs.advisor_mode) == KSM_ADVISOR_NONE ? 0 : -EINVAL;
 }
 
 static ssize_t ksm_pages_to_scan_store(struct kobject *kobj,
@@ -329,7 +333,7 @@ static struct kobj_attribute run_attr = __ATTR_RW(run);
 static ssize_t advisor_mode_show(struct kobject *kobj,
 				 struct kobj_attribute *attr, char *buf)
 {
-	bool on = READ_ONCE(ksm_engine.advisor.mode) == KSM_ADVISOR_SCAN_TIME;
+	bool on = READ_ONCE(ksm_engine.knobs.advisor_mode) == KSM_ADVISOR_SCAN_TIME;
 
 	return sysfs_emit(buf, "%s\n", on ? "none [scan-time]" : "[none] scan-time");
 }

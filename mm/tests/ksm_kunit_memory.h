@@ -798,7 +798,7 @@ static void ksm_test_daemon_waits_for_offlining(struct kunit *test)
 	KT_EXPECT_STAT(test, SCANNED, 0);
 
 	kt_lock(test);
-	engine->run &= ~KSM_RUN_OFFLINE;
+	WRITE_ONCE(engine->run, engine->run & ~KSM_RUN_OFFLINE);
 	kt_unlock(test);
 	smp_mb();	/* as wake_up_bit() wants it */
 	wake_up_bit(&engine->run, KSM_RUN_OFFLINE_BIT);
