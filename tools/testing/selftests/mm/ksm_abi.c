@@ -47,13 +47,9 @@ static const struct accepted accepted[] = {
 	{ "stable_node_chains_prune_millisecs", "0", "0" },
 	{ "stable_node_chains_prune_millisecs", "4294967295", "4294967295" },
 	{ "use_zero_pages", "1", "1" }, { "use_zero_pages", "0", "0" },
-	{ "use_zero_pages", "y", "1" }, { "use_zero_pages", "n", "0" },
-	{ "use_zero_pages", "on", "1" }, { "use_zero_pages", "off", "0" },
 	{ "zero_pages_only", "1", "1" }, { "zero_pages_only", "0", "0" },
 	{ "fresh_frames", "1", "1" }, { "fresh_frames", "0", "0" },
 	{ "smart_scan", "1", "1" }, { "smart_scan", "0", "0" },
-	{ "smart_scan", "Y", "1" }, { "smart_scan", "N", "0" },
-	{ "smart_scan", "on", "1" }, { "smart_scan", "off", "0" },
 	{ "advisor_mode", "scan-time", "none [scan-time]" },
 	{ "advisor_mode", "none", "[none] scan-time" },
 	{ "advisor_max_cpu", "0", "0" }, { "advisor_max_cpu", "100", "100" },
@@ -96,6 +92,27 @@ TEST_F(knobs, accepted_values)
 	}
 }
 
+/* Of a word only the first letter counts, or the first two if it is an o. */
+TEST_F(knobs, switches_take_words)
+{
+	static const char * const switches[] = {
+		"use_zero_pages", "zero_pages_only", "fresh_frames", "smart_scan",
+	};
+	static const char * const on[] = { "y", "Yes", "true", "T", "enable", "on", "ON", "1x" };
+	static const char * const off[] = { "n", "No", "false", "F", "disable", "off", "OF", "01" };
+
+	for (size_t i = 0; i < ARRAY_SIZE(switches); i++) {
+		if (!ksm_has(switches[i]))
+			continue;
+		for (size_t j = 0; j < ARRAY_SIZE(on); j++) {
+			check_accepted(_metadata, &(struct accepted) {
+				switches[i], on[j], "1" }, "\n");
+			check_accepted(_metadata, &(struct accepted) {
+				switches[i], off[j], "0" }, "\n");
+		}
+	}
+}
+
 struct refused {
 	const char *knob;
 	const char *text;
@@ -105,6 +122,7 @@ struct refused {
 static const struct refused refused[] = {
 	{ "run", "3", EINVAL }, { "run", "4", EINVAL }, { "run", "-1", EINVAL },
 	{ "run", "4294967296", EINVAL }, { "run", "x", EINVAL },
+	{ "run", "-99999999999999999999", EINVAL },
 	{ "run", "1 ", EINVAL }, { "run", " 1", EINVAL }, { "run", "0x1", EINVAL },
 	{ "run", "\n", EINVAL }, { "run", "1\n\n", EINVAL },
 	{ "pages_to_scan", "-1", EINVAL }, { "pages_to_scan", "ten", EINVAL },
@@ -114,16 +132,22 @@ static const struct refused refused[] = {
 	{ "merge_across_nodes", "2", EINVAL }, { "merge_across_nodes", "-1", EINVAL },
 	{ "merge_across_nodes", "y", EINVAL },
 	{ "merge_across_nodes", "99999999999999999999", ERANGE },
+	{ "merge_across_nodes", "-99999999999999999999", EINVAL },
+	{ "merge_across_nodes", "on", EINVAL },
 	{ "merge_domains", "\n", EINVAL }, { "merge_domains", "GLOBAL", EINVAL },
 	{ "merge_domains", "[global] user memcg process", EINVAL },
 	{ "merge_domains", "0", EINVAL }, { "merge_domains", "users", EINVAL },
 	{ "max_page_sharing", "0", EINVAL }, { "max_page_sharing", "1", EINVAL },
 	{ "max_page_sharing", "-2", EINVAL }, { "max_page_sharing", "two", EINVAL },
 	{ "max_page_sharing", "2147483648", ERANGE },
+	{ "max_page_sharing", "-2147483648", EINVAL },
+	{ "max_page_sharing", "-2147483649", ERANGE },
+	{ "max_page_sharing", "-99999999999999999999", ERANGE },
 	{ "stable_node_chains_prune_millisecs", "-1", EINVAL },
 	{ "stable_node_chains_prune_millisecs", "4294967296", EINVAL },
 	{ "use_zero_pages", "2", EINVAL }, { "use_zero_pages", "maybe", EINVAL },
 	{ "use_zero_pages", "-1", EINVAL },
+	{ "use_zero_pages", "o", EINVAL }, { "use_zero_pages", " 1", EINVAL },
 	{ "zero_pages_only", "2", EINVAL }, { "zero_pages_only", "-1", EINVAL },
 	{ "fresh_frames", "2", EINVAL }, { "fresh_frames", "-1", EINVAL },
 	{ "smart_scan", "2", EINVAL }, { "smart_scan", "ok", EINVAL },
@@ -132,6 +156,7 @@ static const struct refused refused[] = {
 	{ "advisor_mode", "[none] scan-time", EINVAL }, { "advisor_mode", "NONE", EINVAL },
 	{ "advisor_max_cpu", "-1", EINVAL }, { "advisor_max_cpu", "x", EINVAL },
 	{ "advisor_max_cpu", "99999999999999999999", EINVAL },
+	{ "advisor_max_cpu", "-99999999999999999999", EINVAL },
 	{ "advisor_min_pages_to_scan", "-1", EINVAL },
 	{ "advisor_min_pages_to_scan", "99999999999999999999", EINVAL },
 	{ "advisor_max_pages_to_scan", "-1", EINVAL },

@@ -262,7 +262,10 @@ static void take_alarm(int signal)
 {
 }
 
-/* A signal may interrupt unmerging: the advice fails, and can be given again. */
+/*
+ * A signal may interrupt unmerging: the advice fails, and can be given again. With
+ * SA_RESTART that goes by itself.
+ */
 TEST_F_TIMEOUT(life, signals_while_unmerging, KSM_TIMEOUT)
 {
 	struct sigaction action = { .sa_handler = take_alarm };
@@ -271,8 +274,9 @@ TEST_F_TIMEOUT(life, signals_while_unmerging, KSM_TIMEOUT)
 	int err, interrupted = 0;
 
 	ASSERT_NE(MAP_FAILED, addr);
-	ASSERT_EQ(0, sigaction(SIGALRM, &action, NULL));
 	for (int round = 0; round < 10; round++) {
+		action.sa_flags = round % 2 ? SA_RESTART : 0;
+		ASSERT_EQ(0, sigaction(SIGALRM, &action, NULL));
 		ksm_fill_pages(addr, 1024, 80, 0);
 		ASSERT_EQ(0, ksm_madvise(addr, 1024, MADV_MERGEABLE));
 		ASSERT_EQ(0, ksm_scan(3));
@@ -280,7 +284,7 @@ TEST_F_TIMEOUT(life, signals_while_unmerging, KSM_TIMEOUT)
 		do {
 			err = ksm_madvise(addr, 1024, MADV_UNMERGEABLE);
 			interrupted += err == -EINTR;
-		} while (err == -EINTR);
+		} while (err == -EINTR && !action.sa_flags);
 		ASSERT_EQ(0, setitimer(ITIMER_REAL, &never, NULL));
 		ASSERT_EQ(0, err);
 		ASSERT_EQ(0, ksm_count_merged(addr, 1024));

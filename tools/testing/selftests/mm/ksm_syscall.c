@@ -94,6 +94,29 @@ TEST_F(call, madvise_over_a_gap)
 	EXPECT_EQ(-ENOMEM, ksm_madvise(ksm_page(addr, 1), 1, MADV_MERGEABLE));
 }
 
+/* Advice for a part splits the mapping, and there may be no room for another one. */
+TEST_F(call, madvise_with_too_many_mappings)
+{
+	const char *limit = "/proc/sys/vm/max_map_count";
+	char *addr = ksm_map(3), old[32];
+	int advised, withdrawn;
+
+	ASSERT_NE(MAP_FAILED, addr);
+	if (ksm_slurp(limit, old, sizeof(old)) <= 0 || ksm_spew(limit, "1"))
+		SKIP(return, "cannot change %s", limit);
+	advised = ksm_madvise(ksm_page(addr, 1), 1, MADV_MERGEABLE);
+	ASSERT_EQ(0, ksm_spew(limit, old));
+	EXPECT_EQ(-EAGAIN, advised);
+	EXPECT_FALSE(ksm_is_mergeable(ksm_page(addr, 1)));
+
+	ASSERT_EQ(0, ksm_madvise(addr, 3, MADV_MERGEABLE));
+	ASSERT_EQ(0, ksm_spew(limit, "1"));
+	withdrawn = ksm_madvise(ksm_page(addr, 1), 1, MADV_UNMERGEABLE);
+	ASSERT_EQ(0, ksm_spew(limit, old));
+	EXPECT_EQ(-EAGAIN, withdrawn);
+	EXPECT_TRUE(ksm_is_mergeable(ksm_page(addr, 1)));
+}
+
 /* Memory that KSM does not handle: the advice succeeds and does nothing. */
 FIXTURE(ignored)
 {
@@ -278,6 +301,18 @@ TEST_F_TIMEOUT(call, prctl_off_unmerges_all, KSM_TIMEOUT)
 	EXPECT_EQ(0, ksm_count_merged(addr, 8));
 	EXPECT_FALSE(ksm_is_mergeable(addr));
 	EXPECT_TRUE(ksm_pages_hold(addr, 8, 1, 0));
+}
+
+/* Where it was never on, there is nothing to turn off. */
+TEST_F_TIMEOUT(call, prctl_off_alone_does_nothing, KSM_TIMEOUT)
+{
+	char *addr = ksm_map_dups(8, 1);
+
+	ASSERT_NE(MAP_FAILED, addr);
+	ASSERT_EQ(0, ksm_scan(3));
+	ASSERT_EQ(0, set_merge(0));
+	EXPECT_EQ(8, ksm_count_merged(addr, 8));
+	EXPECT_TRUE(ksm_is_mergeable(addr));
 }
 
 static bool one_vma_covers(char *start, char *end)
