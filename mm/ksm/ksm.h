@@ -21,7 +21,9 @@
  *	        page table lock
  *	          shard->lock		leaf, never held over a sleep
  *	registry->lock			leaf
+ *	engine->orphan_lock		leaf
  *	engine->frames_lock		leaf
+ *	domains->by_id.xa_lock		leaf
  *
  * The engine mutex is what makes one worker of many for now. Everything below it
  * is written to stand without it: trees and states are changed under the shard

@@ -2,7 +2,7 @@
 /*
  * Matching: from candidates to merged pages.
  *
- * Here, and only here, the trees meet the page tables. What becomes of a page:
+ * Here the trees meet the page tables. What becomes of a page:
  *
  *	all zero, and use_zero_pages	  -> the zero page
  *	key in the stable tree		  -> joins that node's folio, at first sight

@@ -11,9 +11,9 @@
  * hands it to the caller; what is left to do, ksm_stable_reap() does when the lock
  * is dropped.
  *
- * Two contents of one key would be a collision of 64-bit hashes under a random
- * seed. The second of them finds the first, is told apart by comparing contents,
- * and is not merged: that costs a chance, but no page and no walk.
+ * Two contents may have one key, by chance or because somebody has made them so. The
+ * second of them finds the first, is told apart by comparing contents, and is not
+ * merged. That costs a merge, but no page and no walk.
  */
 #include "ksm_internal.h"
 #include "ksm.h"
