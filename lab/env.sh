@@ -30,6 +30,56 @@ fi
 say() { echo "${0##*/}: $*" >&2; }
 die() { say "$*"; exit 1; }
 
+# usage: print the head of the script, which is its help text, and give up.
+usage() { sed -n '3,/^set/{/^set/d;s/^# \{0,1\}//p}' "$0" >&2; exit 2; }
+
+# Folders of the kernel tree in which files of ours may lie.
+OUR_FOLDERS="mm include Documentation tools kernel fs"
+
+# files_of_ours [PATH...]: those of the work tree, tracked or new, from the root of the
+# repo; without git, as in an exported copy, all that lie there.
+files_of_ours() {
+	if git -C "$TOP" rev-parse --git-dir > /dev/null 2>&1; then
+		git -C "$TOP" ls-files -co --exclude-standard -- "$@"
+	else
+		(cd "$TOP" && find "${@:-.}" -type f -not -path './build/*' 2> /dev/null | sed 's/^\.\///')
+	fi | while read -r f; do [ ! -f "$TOP/$f" ] || echo "$f"; done | sort -u
+}
+
+# patched_files: files of the base that patches/series changes.
+patched_files() {
+	(cd "$TOP/patches" && grep -hv '^ *\(#\|$\)' series |
+		xargs -r sed -n 's/^+++ [^/]*\/\([^\t]*\).*/\1/p') | sort -u
+}
+
+# our_selftests WHERE: the programs of lab/selftests.list that run there, in its order,
+# as `NAME LIMIT`.
+our_selftests() {
+	sed 's/[ \t]*#.*//; /^$/d' "$LAB/selftests.list" |
+		awk -F ' *[|] *' -v where="$1" '(" " $2 " ") ~ (" " where " ") { print $1, $3 }'
+}
+
+# progress COMMAND...: until end_progress, or the end of this script, the command says in
+# one line how far we are: every two seconds in place on a terminal, else once a minute.
+progress() {
+	local start=$SECONDS next=$((SECONDS + 60))
+
+	while sleep 2 && kill -0 $$ 2> /dev/null; do
+		if [ -t 2 ]; then
+			printf '\r%.100s, %d s\033[K' "${0##*/}: $("$@")" $((SECONDS - start)) >&2
+		elif [ $SECONDS -ge $next ]; then
+			say "$("$@"), $((SECONDS - start)) s"
+			next=$((next + 60))
+		fi
+	done 8>&- 9>&- &
+	progress_pid=$!
+}
+end_progress() {
+	kill "$progress_pid" 2> /dev/null || true
+	wait "$progress_pid" 2> /dev/null || true
+	[ ! -t 2 ] || printf '\r\033[K' >&2
+}
+
 # take_lock FILE: one at a time; held until this script ends, or drops it.
 take_lock() {
 	mkdir -p "$(dirname "$1")"

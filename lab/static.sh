@@ -1,12 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
 # Sourced by lab/check: tests that only read the sources and objects.
 
-# What is C of ours, by path from the root of the repo.
-our_c() {
-	(cd "$TOP" && git ls-files -co --exclude-standard '*.c' '*.h' |
-		while read -r f; do [ ! -f "$f" ] || echo "$f"; done)
-}
-
 # Rules that do not fit a file: a tracepoint is laid out in a way of its own, and
 # the stand-ins of the user-space tests have the shape of what they stand in for.
 not_for() {
@@ -86,7 +80,7 @@ knobs_once() {
 static_all() {
 	local f p
 
-	for f in $(our_c); do
+	for f in $(files_of_ours '*.c' '*.h'); do
 		test_it "checkpatch $f" checkpatch -f "$TOP/$f"
 	done
 	while read -r p; do

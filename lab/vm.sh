@@ -22,12 +22,12 @@ parse_options() {
 		--keep=*) keep=${1#*=} ;;
 		--append=*) append="$append ${1#*=}" ;;
 		--with=*) with+=("${1#*=}") ;;
-		-*) sed -n '3,/^set/s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+		-*) usage ;;
 		*) break ;;
 		esac
 		shift
 	done
-	[ $# -gt 0 ] || { sed -n '3,/^set/s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+	[ $# -gt 0 ] || usage
 	command=("$@")
 }
 
