@@ -55,7 +55,7 @@ void ksm_domains_destroy(struct ksm_domains *domains)
 bool ksm_identity_equal(const struct ksm_identity *a, const struct ksm_identity *b)
 {
 	return a->policy == b->policy && a->who == b->who && a->uid == b->uid &&
-	       a->cookie == b->cookie;
+	       a->gid == b->gid && a->caps == b->caps && a->cookie == b->cookie;
 }
 
 static u32 ksm_identity_hash(const struct ksm_identity *identity)
@@ -149,9 +149,10 @@ static void ksm_domain_show(struct seq_file *seq, struct ksm_domain *domain)
 {
 	const struct ksm_identity *identity = &domain->identity;
 
-	seq_printf(seq, "%u %s %llu %u %llu %ld %ld\n", domain->id,
+	seq_printf(seq, "%u %s %llu %u %u %llx %llu %ld %ld\n", domain->id,
 		   ksm_policy_names[identity->policy], identity->who, identity->uid,
-		   identity->cookie, atomic_long_read(&domain->shared),
+		   identity->gid, identity->caps, identity->cookie,
+		   atomic_long_read(&domain->shared),
 		   atomic_long_read(&domain->sharing));
 }
 
@@ -193,7 +194,7 @@ static void ksm_domains_stop(struct seq_file *seq, void *v)
 static int ksm_domains_show(struct seq_file *seq, void *v)
 {
 	if (v == SEQ_START_TOKEN)
-		seq_puts(seq, "domain policy who uid cookie pages_shared pages_sharing\n");
+		seq_puts(seq, "domain policy who uid gid caps cookie pages_shared pages_sharing\n");
 	else
 		ksm_domain_show(seq, v);
 	return 0;

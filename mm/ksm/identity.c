@@ -26,14 +26,30 @@ static void ksm_identify_process(struct ksm_mm *kmm, struct ksm_identity *identi
 
 #ifdef CONFIG_MEMCG
 /*
- * Whom not even its own user may look into, by the rules of ptrace, because it has rights
- * or secrets that this user has not, shares with nobody either.
+ * A process that even its own user may not ptrace, because it holds privileges or secrets
+ * that the user lacks, shares with nobody.
  */
 static bool ksm_has_secrets(struct task_struct *task, const struct cred *cred)
 {
-	return task_exec_state_get_dumpable(task) != TASK_DUMPABLE_OWNER ||
-	       !uid_eq(cred->uid, cred->euid) || !uid_eq(cred->suid, cred->euid);
+	if (!uid_eq(cred->uid, cred->euid) || !uid_eq(cred->suid, cred->euid) ||
+	    !gid_eq(cred->gid, cred->egid) || !gid_eq(cred->sgid, cred->egid))
+		return true;
+	/* Pairs with commit_creds(): with new credentials comes their dumpability. */
+	smp_rmb();
+	return task_exec_state_get_dumpable(task) != TASK_DUMPABLE_OWNER;
 }
+
+/*
+ * Two mms of one user share only if each may look into the other by ptrace, as far as
+ * that follows from their credentials (PTRACE_MODE_REALCREDS, without CAP_SYS_PTRACE):
+ * the same user and group, each of them throughout; the same user namespace; and a set of
+ * permitted capabilities that is no less than the other's, which in both directions means
+ * the same. Supplementary groups do not count there. Security modules may forbid more, but
+ * can be asked only by the task that wants to look.
+ *
+ * Of the tasks that use an mm, the owner stands for all. If another one has more rights,
+ * those who may look into the owner see its memory anyway.
+ */
 
 static void ksm_identify_user(struct ksm_mm *kmm, struct task_struct *owner,
 			      struct ksm_identity *identity)
@@ -46,6 +62,8 @@ static void ksm_identify_user(struct ksm_mm *kmm, struct task_struct *owner,
 	}
 	identity->who = cred->user_ns->ns.ns_id;
 	identity->uid = from_kuid(&init_user_ns, cred->euid);
+	identity->gid = from_kgid(&init_user_ns, cred->egid);
+	identity->caps = cred->cap_permitted.val;
 }
 
 /* By the task that owns the mm; one that nobody owns any more is about to go. */

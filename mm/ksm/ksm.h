@@ -113,15 +113,22 @@ enum ksm_policy {
  * struct ksm_identity - what the mms of a domain have in common
  * @who: namespace of the user, memory cgroup, or serial number of the mm; else 0
  * @cookie: the processes' own wish, see cookie.c
+ * @caps: capabilities that the user's process has or may take; else 0
  * @uid: of the user; else 0
- * @policy: enum ksm_policy, what @who is of
+ * @gid: of the user's group; else 0
+ * @policy: enum ksm_policy, what @who is of; as wide as it is so that there is no padding,
+ *	    for all bytes are hashed
  */
 struct ksm_identity {
 	u64 who;
 	u64 cookie;
+	u64 caps;
 	u32 uid;
-	u32 policy;
+	u32 gid;
+	u64 policy;
 };
+
+static_assert(sizeof(struct ksm_identity) == 5 * sizeof(u64));
 
 /**
  * struct ksm_domain - mms that may share with each other

@@ -7,8 +7,16 @@
  * So whether two of them share can be told by the page frames as well as by exact
  * counters: one KSM page, or one for each. A party looks at its bytes at the end.
  */
+#include <grp.h>
+#include <linux/capability.h>
+#include <linux/userfaultfd.h>
+#include <pthread.h>
 #include <sched.h>
+#include <stdatomic.h>
+#include <sys/ioctl.h>
 #include <sys/statvfs.h>
+#include <sys/syscall.h>
+#include <sys/xattr.h>
 #include "ksm_reclaim.h"
 
 #define NR_PAGES	8
@@ -18,9 +26,12 @@
 /* Where neither programs nor libraries are, as a party may exec. */
 #define PARTY_ADDR	((char *)(1UL << 36))
 #define EXEC_PARTY	"--party"
-#define SETUID_COPY	"/tmp/ksm_domain_setuid"
+#define EXEC_AGAIN	"--again"
+#define PRIVILEGED_COPY	"/tmp/ksm_domain_privileged"
 #define UID_A		1001
 #define UID_B		1002
+#define GID_A		2001
+#define GID_B		2002
 #define CGROUP_A	KSM_CGROUP
 #define CGROUP_B	KSM_CGROUP_ROOT "/ksm_selftest_b"
 /* The memory controller does not reach it: it has no memory cgroup of its own. */
@@ -31,13 +42,23 @@
 /* PR_SET_DUMPABLE, as a changed uid takes that away; or exec, which gives it back. */
 #define DUMPABLE	0x1
 #define EXEC		0x2
-/* Of a program that is set-uid to UID_B. */
+/* Of a program that is set-uid to UID_B, set-gid to GID_B, or has a capability. */
 #define EXEC_SETUID	0x4
 #define USER_NS		0x8
+#define EXEC_SETGID	0x10
+#define EXEC_FILE_CAPS	0x20
+#define EXEC_PRIVILEGED	(EXEC_SETUID | EXEC_SETGID | EXEC_FILE_CAPS)
+/* PR_SET_KEEPCAPS, as a changed uid takes capabilities away. */
+#define KEEP_CAPS	0x40
+#define MERGE_ANY	0x80
 
 struct role {
 	uid_t uid;
 	uid_t real_uid;		/* unless it is the same */
+	gid_t gid;
+	gid_t real_gid;
+	gid_t group;		/* one more, a supplementary one */
+	__u64 lacks;		/* capabilities that it has dropped */
 	unsigned int how;
 	const char *cgroup;
 	bool zero;		/* has empty pages */
@@ -112,6 +133,17 @@ static void be_party(char **args)
 	play(&child, &plain);
 }
 
+/* One exec after the other, @times. */
+static void exec_on(int times)
+{
+	char left[16];
+
+	snprintf(left, sizeof(left), "%d", times - 1);
+	if (times)
+		execl("/proc/self/exe", "ksm_domain", EXEC_AGAIN, left, NULL);
+	_exit(times ? 121 : 0);
+}
+
 static void exec_again(struct ksm_child *child)
 {
 	exec_party(child, "/proc/self/exe");
@@ -119,9 +151,25 @@ static void exec_again(struct ksm_child *child)
 
 static void become_uid(const struct role *role)
 {
+	if (role->how & KEEP_CAPS)
+		must(!prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0));
 	must(!setresuid(role->real_uid ?: role->uid, role->uid, role->uid));
 	if (role->how & DUMPABLE)
 		must(!prctl(PR_SET_DUMPABLE, 1, 0, 0, 0));
+}
+
+/* Drop capabilities, for good: neither effective nor permitted. */
+static void drop_caps(__u64 caps)
+{
+	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct data[2];
+
+	must(!syscall(SYS_capget, &head, data));
+	for (int i = 0; i < 2; i++) {
+		data[i].effective &= ~(caps >> 32 * i);
+		data[i].permitted &= ~(caps >> 32 * i);
+	}
+	must(!syscall(SYS_capset, &head, data));
 }
 
 static void join(const char *cgroup)
@@ -136,14 +184,22 @@ static void become(struct ksm_child *child, const struct role *role)
 {
 	if (role->cgroup)
 		join(role->cgroup);
+	if (role->group)
+		must(!setgroups(1, &role->group));
+	if (role->gid)
+		become_gid(role);
+	if (role->lacks)
+		drop_caps(role->lacks);
 	if (role->uid)
 		become_uid(role);
+	if (role->how & MERGE_ANY)
+		must(!prctl(PR_SET_MEMORY_MERGE, 1, 0, 0, 0));
 	if (role->how & USER_NS)
 		must(!unshare(CLONE_NEWUSER));
 	if (role->how & EXEC)
 		exec_party(child, "/proc/self/exe");
-	if (role->how & EXEC_SETUID)
-		exec_party(child, SETUID_COPY);
+	if (role->how & EXEC_PRIVILEGED)
+		exec_party(child, PRIVILEGED_COPY);
 }
 
 /* A party that has made its offer; false if it could not. */
@@ -416,6 +472,83 @@ FIXTURE_VARIANT_ADD(pair, user_setuid_program)
 	.a = { .uid = UID_A, .how = EXEC_SETUID }, .b = { .uid = UID_B, .how = EXEC },
 };
 
+FIXTURE_VARIANT_ADD(pair, user_setgid_program)
+{
+	.policy = "user", .together = false,
+	.a = { .uid = UID_A, .gid = GID_A, .how = EXEC_SETGID },
+	.b = { .uid = UID_A, .gid = GID_B, .how = EXEC },
+};
+
+FIXTURE_VARIANT_ADD(pair, user_one_gid)
+{
+	.policy = "user", .together = true,
+	.a = { .uid = UID_A, .gid = GID_A, .how = DUMPABLE },
+	.b = { .uid = UID_A, .gid = GID_A, .how = DUMPABLE },
+};
+
+/* One user, but ptrace asks for the group as well, */
+FIXTURE_VARIANT_ADD(pair, user_two_gids)
+{
+	.policy = "user", .together = false,
+	.a = { .uid = UID_A, .gid = GID_A, .how = DUMPABLE },
+	.b = { .uid = UID_A, .gid = GID_B, .how = DUMPABLE },
+};
+
+FIXTURE_VARIANT_ADD(pair, user_one_effective_gid)
+{
+	.policy = "user", .together = false,
+	.a = { .uid = UID_A, .gid = GID_A, .how = DUMPABLE },
+	.b = { .uid = UID_A, .gid = GID_A, .real_gid = GID_B, .how = DUMPABLE },
+};
+
+FIXTURE_VARIANT_ADD(pair, user_one_real_gid)
+{
+	.policy = "user", .together = false,
+	.a = { .uid = UID_A, .gid = GID_B, .how = DUMPABLE },
+	.b = { .uid = UID_A, .gid = GID_A, .real_gid = GID_B, .how = DUMPABLE },
+};
+
+/* not for supplementary groups, */
+FIXTURE_VARIANT_ADD(pair, user_other_groups)
+{
+	.policy = "user", .together = true,
+	.a = { .uid = UID_A, .gid = GID_A, .group = GID_A, .how = DUMPABLE },
+	.b = { .uid = UID_A, .gid = GID_A, .group = GID_B, .how = DUMPABLE },
+};
+
+/* and for capabilities that the other one lacks. */
+FIXTURE_VARIANT_ADD(pair, user_one_has_caps)
+{
+	.policy = "user", .together = false,
+	.a = { .uid = UID_A, .how = DUMPABLE | KEEP_CAPS },
+	.b = { .uid = UID_A, .how = DUMPABLE },
+};
+
+FIXTURE_VARIANT_ADD(pair, user_both_have_caps)
+{
+	.policy = "user", .together = true,
+	.a = { .uid = UID_A, .how = DUMPABLE | KEEP_CAPS },
+	.b = { .uid = UID_A, .how = DUMPABLE | KEEP_CAPS },
+};
+
+FIXTURE_VARIANT_ADD(pair, user_root_lacks_a_cap)
+{
+	.policy = "user", .together = false,
+	.b = { .lacks = 1 << CAP_NET_RAW },
+};
+
+FIXTURE_VARIANT_ADD(pair, user_roots_lack_the_same)
+{
+	.policy = "user", .together = true,
+	.a = { .lacks = 1 << CAP_NET_RAW }, .b = { .lacks = 1 << CAP_NET_RAW },
+};
+
+FIXTURE_VARIANT_ADD(pair, user_roots_lack_different_caps)
+{
+	.policy = "user", .together = false,
+	.a = { .lacks = 1 << CAP_NET_RAW }, .b = { .lacks = 1 << CAP_NET_ADMIN },
+};
+
 FIXTURE_VARIANT_ADD(pair, user_two_namespaces)
 {
 	.policy = "user", .together = false,
@@ -457,11 +590,31 @@ FIXTURE_VARIANT_ADD(pair, process)
 	.policy = "process", .together = false,
 };
 
-/* This program as a set-uid one; false if it would not be that. */
-static bool make_setuid_copy(void)
+static bool give_file_caps(int fd)
+{
+	struct vfs_cap_data caps = {
+		.magic_etc = VFS_CAP_REVISION_2 | VFS_CAP_FLAGS_EFFECTIVE,
+		.data[0].permitted = 1 << CAP_NET_RAW,
+	};
+
+	return !fchmod(fd, 0755) &&
+	       !fsetxattr(fd, "security.capability", &caps, sizeof(caps), 0);
+}
+
+static bool give_privileges(int fd, unsigned int how)
+{
+	if (how & EXEC_SETUID)
+		return !fchown(fd, UID_B, 0) && !fchmod(fd, 04755);
+	if (how & EXEC_SETGID)
+		return !fchown(fd, 0, GID_B) && !fchmod(fd, 02755);
+	return give_file_caps(fd);
+}
+
+/* This program as one that gives privileges; false if it would not do that. */
+static bool make_privileged_copy(unsigned int how)
 {
 	int from = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
-	int to = open(SETUID_COPY, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0700);
+	int to = open(PRIVILEGED_COPY, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0700);
 	struct statvfs fs;
 	char buf[4096];
 	ssize_t n = 0;
@@ -470,9 +623,11 @@ static bool make_setuid_copy(void)
 	ok = from >= 0 && to >= 0 && !fstatvfs(to, &fs) && !(fs.f_flag & ST_NOSUID);
 	while (ok && (n = read(from, buf, sizeof(buf))) > 0)
 		ok = write(to, buf, n) == n;
-	ok = ok && !n && !fchown(to, UID_B, 0) && !fchmod(to, 04755);
+	ok = ok && !n && give_privileges(to, how);
 	close(from);
 	close(to);
+	if (!ok)
+		unlink(PRIVILEGED_COPY);
 	return ok;
 }
 
@@ -482,16 +637,17 @@ FIXTURE_SETUP(pair)
 
 	if (!why_not)
 		why_not = no_user_ns(variant->b.how);
-	if (!why_not && (variant->a.how & EXEC_SETUID) && !make_setuid_copy())
-		why_not = "no set-uid program possible in /tmp";
+	if (!why_not && (variant->a.how & EXEC_PRIVILEGED) &&
+	    !make_privileged_copy(variant->a.how))
+		why_not = "no such program possible in /tmp";
 	if (why_not)
 		SKIP(return, "%s", why_not);
 }
 
 FIXTURE_TEARDOWN_PARENT(pair)
 {
-	if (variant->a.how & EXEC_SETUID)
-		unlink(SETUID_COPY);
+	if (variant->a.how & EXEC_PRIVILEGED)
+		unlink(PRIVILEGED_COPY);
 	end();
 }
 
@@ -519,6 +675,16 @@ static void uid_a(struct ksm_child *child)
 static void dumpable_uid_a(struct ksm_child *child)
 {
 	become_uid(&(struct role){ .uid = UID_A, .how = DUMPABLE });
+}
+
+static void gid_a(struct ksm_child *child)
+{
+	become_gid(&(struct role){ .gid = GID_A, .how = DUMPABLE });
+}
+
+static void lack_net_raw(struct ksm_child *child)
+{
+	drop_caps(1 << CAP_NET_RAW);
 }
 
 static void dumpable_on(struct ksm_child *child)
@@ -572,6 +738,24 @@ FIXTURE_VARIANT_ADD(change, uid_to_others)
 {
 	.policy = "user", .together = true,
 	.a = { .uid = UID_A, .how = DUMPABLE }, .b = { .later = dumpable_uid_a },
+};
+
+FIXTURE_VARIANT_ADD(change, gid_away)
+{
+	.policy = "user", .together = false,
+	.b = { .later = gid_a },
+};
+
+FIXTURE_VARIANT_ADD(change, cap_dropped)
+{
+	.policy = "user", .together = false,
+	.b = { .later = lack_net_raw },
+};
+
+FIXTURE_VARIANT_ADD(change, cap_dropped_by_both)
+{
+	.policy = "user", .together = true,
+	.a = { .lacks = 1 << CAP_NET_RAW }, .b = { .later = lack_net_raw },
 };
 
 FIXTURE_VARIANT_ADD(change, no_more_dumpable)
@@ -1149,8 +1333,8 @@ static int list_domains(const char *policy, long *shared, long *sharing)
 	*shared = 0;
 	*sharing = 0;
 	while (fgets(line, sizeof(line), list)) {
-		if (sscanf(line, "%*u %31s %*u %*u %*u %ld %ld", name, &first, &others) != 3 ||
-		    strcmp(name, policy))
+		if (sscanf(line, "%*u %31s %*u %*u %*u %*x %*u %ld %ld", name, &first,
+			   &others) != 3 || strcmp(name, policy))
 			continue;
 		*shared += first;
 		*sharing += others;
