@@ -290,6 +290,21 @@ void __ksm_exit(struct mm_struct *mm)
 	trace_ksm_exit(mm);
 }
 
+/**
+ * __ksm_exec_secure() - an exec gains privileges
+ * @mm: its mm, which nobody uses yet, and of which nothing is offered
+ *
+ * The program has not asked for what its caller has: that all its memory is offered, and
+ * in a domain in which the caller could learn what is in it. See cookie.c for why a domain
+ * is replaced by a new one.
+ */
+void __ksm_exec_secure(struct mm_struct *mm)
+{
+	mm_flags_clear(MMF_VM_MERGE_ANY, mm);
+	if (mm->ksm_cookie)
+		WRITE_ONCE(mm->ksm_cookie, ksm_cookie_draw());
+}
+
 #ifdef CONFIG_PROC_FS
 static int ksm_visit_offered(struct vm_area_struct *vma)
 {

@@ -39,6 +39,7 @@ void __ksm_folio_put(struct folio *folio);
 
 /* With whom a process shares. */
 int ksm_prctl_domain(unsigned long cmd, pid_t pid, unsigned long addr);
+void __ksm_exec_secure(struct mm_struct *mm);
 
 /* For /proc/PID/ksm_stat. */
 long ksm_process_profit(struct mm_struct *mm);
@@ -88,15 +89,17 @@ static inline void ksm_might_map_zero_page(struct mm_struct *mm, pte_t pte)
 static inline void ksm_mm_init(struct mm_struct *mm)
 {
 	atomic_long_set(&mm->ksm_zero_pages, 0);
-	mm->ksm_cookie = current->mm ? READ_ONCE(current->mm->ksm_cookie) : 0;
+	mm->ksm_cookie = 0;
 }
 
 /*
  * A child has its parent's page tables, with KSM's zero pages in them, but no rmap
- * items yet. If it cannot be registered then it just does not merge.
+ * items yet. If it cannot be registered then it just does not merge. Its domain goes
+ * with the page tables: both are copied under one hold of the parent's mmap_lock.
  */
 static inline void ksm_fork(struct mm_struct *child, struct mm_struct *parent)
 {
+	child->ksm_cookie = parent->ksm_cookie;
 	if (!mm_flags_test(MMF_VM_MERGEABLE, parent))
 		return;
 	child->ksm_rmap_items = 0;
@@ -108,6 +111,18 @@ static inline void ksm_fork(struct mm_struct *child, struct mm_struct *parent)
 static inline int ksm_execve(struct mm_struct *mm)
 {
 	return mm_flags_test(MMF_VM_MERGE_ANY, mm) ? __ksm_enter(mm) : 0;
+}
+
+/*
+ * An exec puts @mm, which nothing is mapped in but a stack that is not offered, in the
+ * place of @old, or of no mm at all. @old's mmap_lock is held.
+ */
+static inline void ksm_exec_mmap(struct mm_struct *mm, struct mm_struct *old, bool secure)
+{
+	if (old)
+		WRITE_ONCE(mm->ksm_cookie, old->ksm_cookie);
+	if (secure)
+		__ksm_exec_secure(mm);
 }
 
 static inline void ksm_exit(struct mm_struct *mm)
@@ -144,6 +159,8 @@ static inline int ksm_execve(struct mm_struct *mm)
 }
 
 static inline void ksm_fork(struct mm_struct *child, struct mm_struct *parent) { }
+static inline void
+ksm_exec_mmap(struct mm_struct *mm, struct mm_struct *old, bool secure) { }
 static inline void ksm_exit(struct mm_struct *mm) { }
 static inline void ksm_might_unmap_zero_page(struct mm_struct *mm, pte_t pte) { }
 static inline void ksm_might_map_zero_page(struct mm_struct *mm, pte_t pte) { }

@@ -4,14 +4,56 @@
  *
  * Processes with different cookies do not share. A process, which here means all that
  * use one mm, has none at first, which is a cookie like any other; it gets a new one, or
- * one that another process has. Children inherit it, and it stays over an exec. It is a
- * number that is never given out again, so that there is nothing to be freed.
+ * one that another process has. Children inherit it, and it stays over an exec.
  *
- * Who gives somebody a cookie, or takes his, can find out thereafter what is in his
- * memory. That takes the right to read it, by ptrace.
+ * A cookie is a random number of 64 bits, so that there is nothing to be freed, and that
+ * it says nothing of who else has drawn one, or when. Among n cookies in use two are the
+ * same with a probability of n^2 / 2^65: 1 in 37 million for a million of them. Those two
+ * share as if they had no cookie.
+ *
+ * A process that gives another one a cookie, or takes the other's, can learn thereafter
+ * what is in its memory. That takes the right to read it, by ptrace.
+ *
+ * The exec of a set-uid program, or of any other that gains privileges, leaves the domain
+ * of the caller, who could learn what is in the program's memory otherwise. It does not
+ * come back to having no cookie, for that would be the way out for a process that was
+ * given one. It gets a new one; if it had none, it has none.
+ *
+ * A cookie changes with the mm's mmap_lock held for writing, and no page is merged
+ * without that lock. So a fork, which holds it too, copies a cookie and page tables that
+ * belong together.
  */
 #include "ksm_internal.h"
 #include "ksm.h"
+
+/**
+ * ksm_cookie_draw() - a new cookie
+ *
+ * Return: a number that nobody has, but for an unlikely accident.
+ */
+u64 ksm_cookie_draw(void)
+{
+	u64 cookie;
+
+	do {
+		cookie = get_random_u64();
+	} while (!cookie);
+	return cookie;
+}
+
+/* While the lock is held nothing is merged, and nobody forks or sees half of it. */
+static int ksm_cookie_write(struct mm_struct *mm, u64 cookie)
+{
+	int err = mmap_write_lock_killable(mm);
+
+	if (err)
+		return err;
+	err = ksm_unmerge_locked(mm);
+	if (!err)
+		WRITE_ONCE(mm->ksm_cookie, cookie);
+	mmap_write_unlock(mm);
+	return err;
+}
 
 /**
  * ksm_cookie_set() - change with whom a process shares
@@ -19,45 +61,24 @@
  * @mm: the process's mm, with a reference to mm_users
  * @cookie: the new cookie
  *
- * The engine mutex keeps ksmd from merging by the old cookie what is being unmerged.
- *
  * Context: may sleep, and fault.
- * Return: 0, and nothing that is mapped is shared any more; -ENOMEM, or -ERESTARTSYS when
- * a signal is pending, and the cookie as before.
+ * Return: 0, and nothing that is mapped is shared any more; -ENOMEM, or -ERESTARTSYS or
+ * -EINTR when a signal is pending, and the cookie as before.
  */
 int ksm_cookie_set(struct ksm_engine *engine, struct mm_struct *mm, u64 cookie)
 {
-	u64 old;
+	struct ksm_mm *kmm;
 	int err = 0;
 
 	ksm_daemon_lock(engine);
-	old = mm->ksm_cookie;
-	if (cookie != old) {
-		WRITE_ONCE(mm->ksm_cookie, cookie);
-		err = ksm_unmerge_process(engine, mm);
+	if (cookie != READ_ONCE(mm->ksm_cookie)) {
+		err = ksm_cookie_write(mm, cookie);
+		kmm = ksm_registry_lookup(engine, mm);
+		if (!err && kmm)
+			ksm_unmerge_forget(kmm);
 	}
-	if (err)
-		WRITE_ONCE(mm->ksm_cookie, old);
 	ksm_daemon_unlock(engine);
 	return err;
-}
-
-/* The mm of a process, 0 meaning the caller's, if the caller may look into it. */
-static struct mm_struct *ksm_cookie_mm(pid_t pid)
-{
-	struct task_struct *task;
-	struct mm_struct *mm;
-
-	if (!pid) {
-		mmget(current->mm);
-		return current->mm;
-	}
-	task = pid < 0 ? NULL : find_get_task_by_vpid(pid);
-	if (!task)
-		return ERR_PTR(-ESRCH);
-	mm = mm_access(task, PTRACE_MODE_ATTACH_REALCREDS);
-	put_task_struct(task);
-	return mm == ERR_PTR(-EACCES) ? ERR_PTR(-EPERM) : mm;
 }
 
 static int ksm_cookie_do(struct ksm_engine *engine, unsigned long cmd,
@@ -69,13 +90,73 @@ static int ksm_cookie_do(struct ksm_engine *engine, unsigned long cmd,
 	case PR_KSM_DOMAIN_GET:
 		return put_user(READ_ONCE(mm->ksm_cookie), result);
 	case PR_KSM_DOMAIN_CREATE:
-		return ksm_cookie_set(engine, mm,
-				      atomic64_inc_return(&engine->last_cookie));
+		return ksm_cookie_set(engine, mm, ksm_cookie_draw());
 	case PR_KSM_DOMAIN_SHARE_TO:
 		return ksm_cookie_set(engine, mm, READ_ONCE(own->ksm_cookie));
 	default:
 		return ksm_cookie_set(engine, own, READ_ONCE(mm->ksm_cookie));
 	}
+}
+
+/* The task of a process that has another mm than @mm by now, for its exec; or NULL. */
+static struct task_struct *ksm_cookie_executed(struct pid *process, struct mm_struct *mm)
+{
+	struct task_struct *task = get_pid_task(process, PIDTYPE_TGID);
+	bool executed;
+
+	if (!task)
+		return NULL;
+	task_lock(task);
+	executed = task->mm && task->mm != mm;
+	task_unlock(task);
+	if (executed)
+		return task;
+	put_task_struct(task);
+	return NULL;
+}
+
+/*
+ * A command for the process that @task is of, if the caller may look into it. The process
+ * may be in an exec, and leave the mm that was told. Then *againp is the task to repeat it
+ * with, and has a reference.
+ */
+static int ksm_cookie_do_task(struct ksm_engine *engine, unsigned long cmd,
+			      struct task_struct *task, u64 __user *result,
+			      struct task_struct **againp)
+{
+	struct mm_struct *mm = mm_access(task, PTRACE_MODE_ATTACH_REALCREDS);
+	struct pid *process;
+	int err;
+
+	*againp = NULL;
+	if (IS_ERR(mm))
+		return mm == ERR_PTR(-EACCES) ? -EPERM : PTR_ERR(mm);
+	process = get_task_pid(task, PIDTYPE_TGID);
+	err = ksm_cookie_do(engine, cmd, mm, result);
+	if (!err && (cmd == PR_KSM_DOMAIN_CREATE || cmd == PR_KSM_DOMAIN_SHARE_TO))
+		*againp = ksm_cookie_executed(process, mm);
+	put_pid(process);
+	mmput(mm);
+	return err;
+}
+
+/* The same for the task with an ID. */
+static int ksm_cookie_do_pid(struct ksm_engine *engine, unsigned long cmd, pid_t pid,
+			     u64 __user *result)
+{
+	struct task_struct *task = pid < 0 ? NULL : find_get_task_by_vpid(pid), *again;
+	int err = -ESRCH;
+
+	while (task) {
+		err = ksm_cookie_do_task(engine, cmd, task, result, &again);
+		put_task_struct(task);
+		task = again;
+		if (task && signal_pending(current)) {
+			put_task_struct(task);
+			return -ERESTARTSYS;
+		}
+	}
+	return err;
 }
 
 /**
@@ -85,20 +166,15 @@ static int ksm_cookie_do(struct ksm_engine *engine, unsigned long cmd,
  * @addr: where the result of PR_KSM_DOMAIN_GET goes; 0 with all others
  *
  * Context: may sleep, and fault.
- * Return: 0; -EINVAL, -ESRCH, -EPERM, -EFAULT or -ENOMEM; -ERESTARTSYS when a signal is
- * pending. Nothing has changed then.
+ * Return: 0; -EINVAL, -ESRCH, -EPERM, -EFAULT or -ENOMEM; -ERESTARTSYS or -EINTR when a
+ * signal is pending. The process is in the domain that it was in then.
  */
 int ksm_prctl_domain(unsigned long cmd, pid_t pid, unsigned long addr)
 {
-	struct mm_struct *mm;
-	int err;
+	u64 __user *result = (u64 __user *)addr;
 
 	if (cmd > PR_KSM_DOMAIN_SHARE_FROM || (cmd != PR_KSM_DOMAIN_GET && addr))
 		return -EINVAL;
-	mm = ksm_cookie_mm(pid);
-	if (IS_ERR(mm))
-		return PTR_ERR(mm);
-	err = ksm_cookie_do(&ksm_engine, cmd, mm, (u64 __user *)addr);
-	mmput(mm);
-	return err;
+	return pid ? ksm_cookie_do_pid(&ksm_engine, cmd, pid, result) :
+		     ksm_cookie_do(&ksm_engine, cmd, current->mm, result);
 }

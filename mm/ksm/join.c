@@ -268,6 +268,17 @@ static void ksm_join_end(struct ksm_worker *worker, struct ksm_merge *merge)
 	ksm_join_release(worker->engine, merge->founder, merge->key.hash);
 }
 
+/* Where the pages are now. Those of a process that has left its domain are left alone. */
+static void ksm_join_find(struct ksm_worker *worker)
+{
+	unsigned int i;
+
+	ksm_merge_find(worker->kmm->slot.mm, worker->merges, worker->nr_merges);
+	if (ksm_mm_has_moved(worker->kmm))
+		for (i = 0; i < worker->nr_merges; i++)
+			worker->merges[i].err = -EFAULT;
+}
+
 /**
  * ksm_join_all() - merge all pages that have been found to have an equal
  * @worker: whose @worker->merges they are, all in @worker->chunk
@@ -287,7 +298,7 @@ void ksm_join_all(struct ksm_worker *worker)
 		return;
 	mmap_read_lock(mm);
 	ksm_join_lock_pages(worker);
-	ksm_merge_find(mm, merges, nr);
+	ksm_join_find(worker);
 	ksm_merge_freeze(mm, merges, nr);
 	mmap_read_unlock(mm);
 
@@ -295,7 +306,7 @@ void ksm_join_all(struct ksm_worker *worker)
 
 	/* Not to wait for it with folios locked, for which its holder may wait. */
 	if (mmap_read_trylock(mm)) {
-		ksm_merge_find(mm, merges, nr);
+		ksm_join_find(worker);
 		ksm_join_enlist(worker);
 		ksm_merge_replace(mm, merges, nr);
 		ksm_join_delist(worker);

@@ -506,7 +506,6 @@ struct ksm_worker {
  * @stats: counters
  * @registry: the mms, and where the scan is
  * @domains: who of them shares with whom
- * @last_cookie: the last that a process was given
  * @orphans: nodes without known sharers; under @orphan_lock
  * @orphan_lock: leaf
  * @mutex: one worker, unmerger or reconfiguration at a time
@@ -529,7 +528,6 @@ struct ksm_engine {
 	struct ksm_stats stats;
 	struct ksm_registry registry;
 	struct ksm_domains domains;
-	atomic64_t last_cookie;
 	struct list_head orphans;
 	spinlock_t orphan_lock;		/* of orphans */
 	struct mutex mutex;		/* of who scans, unmerges or reconfigures */
@@ -717,7 +715,8 @@ void ksm_join_release(struct ksm_engine *engine, struct ksm_rmap_item *item, u64
 int ksm_unmerge_all(struct ksm_engine *engine);
 void ksm_unmerge_forget_all(struct ksm_engine *engine);
 int ksm_unmerge_mm(struct ksm_mm *kmm);
-int ksm_unmerge_process(struct ksm_engine *engine, struct mm_struct *mm);
+int ksm_unmerge_locked(struct mm_struct *mm);
+void ksm_unmerge_forget(struct ksm_mm *kmm);
 int ksm_unmerge_empty_stable(struct ksm_engine *engine);
 void ksm_unmerge_pfn_range(struct ksm_engine *engine, unsigned long start_pfn,
 			   unsigned long end_pfn);
@@ -805,7 +804,22 @@ static inline void ksm_domain_get(struct ksm_domain *domain)
 	refcount_inc(&domain->users);
 }
 
+/**
+ * ksm_mm_has_moved() - has a process been given another cookie?
+ * @kmm: its mm, whose mmap_lock is held; it has been visited
+ *
+ * Cookies are changed under that lock. So this is asked, each time that it was taken,
+ * before a page is frozen for merging or shared by what was looked up without it.
+ *
+ * Return: whether pages of its former domain must not be merged any more.
+ */
+static inline bool ksm_mm_has_moved(const struct ksm_mm *kmm)
+{
+	return READ_ONCE(kmm->slot.mm->ksm_cookie) != kmm->domain->identity.cookie;
+}
+
 /* identity.c: in which domain an mm is */
+bool ksm_identity_holds(struct ksm_mm *kmm);
 int ksm_identity_update(struct ksm_mm *kmm);
 
 /* cookie.c: a process's own wish */

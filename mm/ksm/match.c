@@ -634,7 +634,8 @@ static void ksm_match_shared(struct ksm_match *match)
 	if (!vma || !folio_trylock(folio))
 		goto out;
 	node = ksm_node_of(folio);
-	foreign = node && node->domain != match->kmm->domain;
+	foreign = node && (node->domain != match->kmm->domain ||
+			   ksm_mm_has_moved(match->kmm));
 	if (node && !foreign && ksm_item_state(item) == KSM_ITEM_IDLE)
 		ksm_join_attach(engine, item, node, vma);
 	if (node && node->entry.key.nid != ksm_match_nid(engine, folio) &&

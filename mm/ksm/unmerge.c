@@ -10,13 +10,19 @@
 #include "ksm_internal.h"
 #include "ksm.h"
 
-static void ksm_unmerge_forget(struct ksm_mm *kmm)
+/**
+ * ksm_unmerge_forget() - forget all pages of an mm
+ * @kmm: the mm
+ *
+ * Context: may sleep; the engine mutex is held.
+ */
+void ksm_unmerge_forget(struct ksm_mm *kmm)
 {
 	ksm_chunk_retire(kmm, 0, ULONG_MAX);
 }
 
-/* Give an mm its own pages back. Its mmap_lock is held. */
-static int ksm_unmerge_areas(struct mm_struct *mm)
+/* Give an mm its own pages back. Its mmap_lock is held, for writing if @locked. */
+static int ksm_unmerge_areas(struct mm_struct *mm, bool locked)
 {
 	struct vm_area_struct *vma;
 	int err;
@@ -25,21 +31,24 @@ static int ksm_unmerge_areas(struct mm_struct *mm)
 	for_each_vma(vmi, vma) {
 		if (!(vma->vm_flags & VM_MERGEABLE) || !vma->anon_vma)
 			continue;
-		err = ksm_merge_break(vma, vma->vm_start, vma->vm_end, false);
+		err = ksm_merge_break(vma, vma->vm_start, vma->vm_end, locked);
 		if (err)
 			return err;
 	}
 	return 0;
 }
 
-static int ksm_unmerge_unlocked(struct mm_struct *mm)
+/**
+ * ksm_unmerge_locked() - give a process its own pages back
+ * @mm: its mm, registered or not; its mmap_lock is held for writing
+ *
+ * Context: may sleep, and fault.
+ * Return: 0; -ENOMEM or -ERESTARTSYS with part of the work done.
+ */
+int ksm_unmerge_locked(struct mm_struct *mm)
 {
-	int err;
-
-	mmap_read_lock(mm);
-	err = ksm_unmerge_areas(mm);
-	mmap_read_unlock(mm);
-	return err;
+	mmap_assert_write_locked(mm);
+	return ksm_unmerge_areas(mm, true);
 }
 
 /**
@@ -54,26 +63,12 @@ int ksm_unmerge_mm(struct ksm_mm *kmm)
 	int err;
 
 	lockdep_assert_held(&kmm->engine->mutex);
-	err = ksm_unmerge_unlocked(kmm->slot.mm);
+	mmap_read_lock(kmm->slot.mm);
+	err = ksm_unmerge_areas(kmm->slot.mm, false);
+	mmap_read_unlock(kmm->slot.mm);
 	if (!err)
 		ksm_unmerge_forget(kmm);
 	return err;
-}
-
-/**
- * ksm_unmerge_process() - give a process its own pages back
- * @engine: the engine
- * @mm: the process's mm, with a reference to mm_users. It may have merged pages without
- *	being registered, if there was no memory for that when it was forked
- *
- * Context: may sleep, and fault; the engine mutex is held, and no mmap lock.
- * Return: 0; -ENOMEM or -ERESTARTSYS with part of the work done, and nothing forgotten.
- */
-int ksm_unmerge_process(struct ksm_engine *engine, struct mm_struct *mm)
-{
-	struct ksm_mm *kmm = ksm_registry_lookup(engine, mm);
-
-	return kmm ? ksm_unmerge_mm(kmm) : ksm_unmerge_unlocked(mm);
 }
 
 /* Unmerge the mm under the cursor, and move on. Forget it if it is exiting. */
@@ -87,7 +82,7 @@ static int ksm_unmerge_step(struct ksm_engine *engine)
 	mmap_read_lock(mm);
 	exiting = !atomic_read(&mm->mm_users);
 	if (!exiting)
-		err = ksm_unmerge_areas(mm);
+		err = ksm_unmerge_areas(mm, false);
 	if (!err)
 		ksm_unmerge_forget(kmm);
 	mmap_read_unlock(mm);

@@ -76,6 +76,38 @@ static void ksm_test_domain_parts_children(struct kunit *test)
 	KUNIT_EXPECT_TRUE(test, kt_holds(test, mm, addr, 7));
 }
 
+/* A child is in the domain that its parent was in when the page tables were copied. */
+static void ksm_test_domain_is_forked_with_memory(struct kunit *test)
+{
+	struct mm_struct *mm = kt_mm(test), *child;
+
+	kt_map_filled(test, mm, 1, 7);
+	child = kt_bare_mm(test);
+	KUNIT_EXPECT_EQ(test, child->ksm_cookie, 0);
+	KUNIT_EXPECT_EQ(test, kt_set_cookie(test, mm, 5), 0);
+	KUNIT_ASSERT_EQ(test, dup_mmap(child, mm), 0);
+	KUNIT_EXPECT_EQ(test, child->ksm_cookie, 5);
+}
+
+/* An exec keeps the domain and the offer of everything, unless it gains privileges. */
+static void ksm_test_domain_over_exec(struct kunit *test)
+{
+	struct mm_struct *old = kt_bare_mm(test), *mm = kt_bare_mm(test);
+
+	old->ksm_cookie = 5;
+	mm_flags_set(MMF_VM_MERGE_ANY, mm);
+	ksm_exec_mmap(mm, old, false);
+	KUNIT_EXPECT_EQ(test, mm->ksm_cookie, 5);
+	KUNIT_EXPECT_TRUE(test, mm_flags_test(MMF_VM_MERGE_ANY, mm));
+	ksm_exec_mmap(mm, old, true);
+	KUNIT_EXPECT_NE(test, mm->ksm_cookie, 5);
+	KUNIT_EXPECT_NE(test, mm->ksm_cookie, 0);
+	KUNIT_EXPECT_FALSE(test, mm_flags_test(MMF_VM_MERGE_ANY, mm));
+	old->ksm_cookie = 0;
+	ksm_exec_mmap(mm, old, true);
+	KUNIT_EXPECT_EQ(test, mm->ksm_cookie, 0);
+}
+
 /* Cookies, policy and content change all the time: nothing is ever shared or lost. */
 static void ksm_test_domain_changes_at_random(struct kunit *test)
 {
@@ -173,6 +205,8 @@ static struct kunit_case ksm_test_domain_cases[] = {
 	KUNIT_CASE(ksm_test_domain_cookies_part),
 	KUNIT_CASE(ksm_test_domain_of_process),
 	KUNIT_CASE(ksm_test_domain_parts_children),
+	KUNIT_CASE(ksm_test_domain_is_forked_with_memory),
+	KUNIT_CASE(ksm_test_domain_over_exec),
 	KUNIT_CASE(ksm_test_domain_changes_at_random),
 	KUNIT_CASE(ksm_test_frames_are_fresh),
 	KUNIT_CASE(ksm_test_frames_are_taken_once),

@@ -199,6 +199,7 @@ u64 xxh64(const void *input, size_t length, u64 seed);	/* not called */
 struct mm_struct {
 	unsigned long ksm_rmap_items;
 	unsigned long ksm_merging_pages;
+	u64 ksm_cookie;
 };
 
 struct mm_slot {

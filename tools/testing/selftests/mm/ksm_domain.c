@@ -149,6 +149,13 @@ static void exec_again(struct ksm_child *child)
 	exec_party(child, "/proc/self/exe");
 }
 
+static void become_gid(const struct role *role)
+{
+	must(!setresgid(role->real_gid ?: role->gid, role->gid, role->gid));
+	if (role->how & DUMPABLE)
+		must(!prctl(PR_SET_DUMPABLE, 1, 0, 0, 0));
+}
+
 static void become_uid(const struct role *role)
 {
 	if (role->how & KEEP_CAPS)
@@ -945,6 +952,28 @@ TEST_F(domain, each_created_is_another)
 	EXPECT_EQ(0, ksm_domain_of(getppid()));
 }
 
+/* Nor does a number tell how many were created before it. */
+TEST_F(domain, created_ones_are_not_counted)
+{
+	__u64 all[1000];
+
+	for (size_t i = 0; i < ARRAY_SIZE(all); i++) {
+		ASSERT_EQ(0, ksm_domain(PR_KSM_DOMAIN_CREATE, 0));
+		all[i] = ksm_domain_of(0);
+		for (size_t j = 0; j < i; j++) {
+			ASSERT_NE(all[i], all[j]) {
+				TH_LOG("number %zu", i);
+			}
+		}
+	}
+	/* By chance not once in 2^20 runs. */
+	for (size_t i = 1; i < ARRAY_SIZE(all); i++) {
+		ASSERT_LT(1ULL << 32, all[i] - all[i - 1]) {
+			TH_LOG("number %zu", i);
+		}
+	}
+}
+
 TEST_F(domain, bad_arguments)
 {
 	__u64 domain = 77;
@@ -1132,6 +1161,273 @@ TEST_F_TIMEOUT(domain, kept_over_exec, KSM_TIMEOUT)
 	EXPECT_EQ(domain, ksm_domain_of(a.pid));
 	ASSERT_EQ(0, ksm_scan(SETTLE));
 	expect_sharing(_metadata, a.pid, b.pid, false);
+	expect_good_end(_metadata, &a, &b);
+}
+
+/*
+ * One thread forks while another has domains created, and keeps a list of them. What a
+ * child has of that list was there when its memory was copied; so a domain that was left
+ * by then is not the child's.
+ */
+#define MAX_MADE	4096
+
+static struct {
+	__u64 made[MAX_MADE];
+	atomic_uint nr;
+	atomic_bool stop;
+} beside;
+
+static void *create_domains(void *unused)
+{
+	unsigned int nr = 0;
+
+	while (!atomic_load(&beside.stop) && nr < MAX_MADE) {
+		if (ksm_domain(PR_KSM_DOMAIN_CREATE, 0))
+			break;
+		beside.made[nr++] = ksm_domain_of(0);
+		atomic_store(&beside.nr, nr);
+	}
+	return NULL;
+}
+
+static bool is_a_former_domain(__u64 domain)
+{
+	unsigned int nr = atomic_load(&beside.nr);
+
+	for (unsigned int i = 0; i + 1 < nr; i++)
+		if (domain == beside.made[i])
+			return true;
+	return nr && !domain;
+}
+
+TEST_F_TIMEOUT(domain, forked_beside_create, KSM_TIMEOUT)
+{
+	unsigned int forks = 0;
+	struct ksm_child child;
+	pthread_t thread;
+
+	offer(&plain);
+	ASSERT_EQ(0, pthread_create(&thread, NULL, create_domains, NULL));
+	while (forks++ < 1000 && atomic_load(&beside.nr) < MAX_MADE) {
+		if (ksm_child_fork(&child))
+			_exit(is_a_former_domain(ksm_domain_of(0)));
+		ASSERT_EQ(0, ksm_child_end(&child)) {
+			TH_LOG("fork %u", forks);
+		}
+	}
+	atomic_store(&beside.stop, true);
+	ASSERT_EQ(0, pthread_join(thread, NULL));
+	EXPECT_LT(0, atomic_load(&beside.nr));
+}
+
+/* A process that is in an exec all the time has a domain once it was given that. */
+TEST_F_TIMEOUT(domain, given_to_one_in_exec, KSM_TIMEOUT)
+{
+	struct ksm_child child;
+	long given = 0;
+	int status;
+
+	if (ksm_child_fork(&child)) {
+		ksm_child_pause(&child);
+		execl("/proc/self/exe", "ksm_domain", EXEC_AGAIN, "50", NULL);
+		_exit(121);
+	}
+	ASSERT_TRUE(ksm_child_wait(&child));
+	ASSERT_TRUE(ksm_child_go(&child));
+	while (!waitpid(child.pid, &status, WNOHANG)) {
+		int err;
+
+		ASSERT_EQ(0, ksm_domain(PR_KSM_DOMAIN_CREATE, 0));
+		err = ksm_domain(PR_KSM_DOMAIN_SHARE_TO, child.pid);
+		if (err == -ESRCH)
+			continue;
+		ASSERT_EQ(0, err);
+		given++;
+		for (int i = 0; i < 100; i++) {
+			__u64 domain = ksm_domain_of(child.pid);
+
+			if (domain == -1ULL)
+				break;
+			ASSERT_EQ(ksm_domain_of(0), domain) {
+				TH_LOG("after %ld times", given);
+			}
+		}
+	}
+	EXPECT_TRUE(WIFEXITED(status) && !WEXITSTATUS(status));
+	EXPECT_LT(0, given);
+}
+
+#ifdef UFFD_USER_MODE_ONLY
+/* The argument of an exec that nobody has written yet: the kernel waits for it. */
+struct trap {
+	struct ksm_child *child;
+	char *page;
+	int uffd;
+};
+
+static bool trap_set(struct trap *trap)
+{
+	struct uffdio_api api = { .api = UFFD_API };
+	struct uffdio_register reg = {
+		.range.len = psize(),
+		.mode = UFFDIO_REGISTER_MODE_MISSING,
+	};
+
+	trap->page = mmap(NULL, psize(), PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	reg.range.start = (unsigned long)trap->page;
+	trap->uffd = syscall(SYS_userfaultfd, O_CLOEXEC);
+	return trap->uffd >= 0 && trap->page != MAP_FAILED &&
+	       !ioctl(trap->uffd, UFFDIO_API, &api) &&
+	       !ioctl(trap->uffd, UFFDIO_REGISTER, &reg);
+}
+
+/* It is said when the exec has come to it, and written when that is answered. */
+static void *trap_spring(void *arg)
+{
+	static char text[1 << 16] = EXEC_PARTY;
+	struct trap *trap = arg;
+	struct uffdio_copy copy = {
+		.dst = (unsigned long)trap->page,
+		.src = (unsigned long)text,
+		.len = psize(),
+	};
+	struct uffd_msg msg;
+
+	must(read(trap->uffd, &msg, sizeof(msg)) == sizeof(msg));
+	ksm_child_pause(trap->child);
+	must(!ioctl(trap->uffd, UFFDIO_COPY, &copy));
+	return NULL;
+}
+
+static void exec_into_trap(struct ksm_child *child)
+{
+	struct trap trap = { .child = child };
+	char go[16], there[16];
+	pthread_t thread;
+
+	must(trap_set(&trap));
+	must(!pthread_create(&thread, NULL, trap_spring, &trap));
+	snprintf(go, sizeof(go), "%d", child->go[0]);
+	snprintf(there, sizeof(there), "%d", child->there[1]);
+	fcntl(child->go[0], F_SETFD, 0);
+	fcntl(child->there[1], F_SETFD, 0);
+	execl("/proc/self/exe", "ksm_domain", trap.page, go, there, NULL);
+	_exit(121);
+}
+
+/* The same, with the exec held in the middle, where the new memory is there already. */
+TEST_F_TIMEOUT(domain, given_in_the_middle_of_exec, KSM_TIMEOUT)
+{
+	struct ksm_child child;
+	struct trap trap;
+
+	if (!trap_set(&trap))
+		SKIP(return, "no userfaultfd");
+	if (ksm_child_fork(&child))
+		exec_into_trap(&child);
+	ASSERT_TRUE(ksm_child_wait(&child));
+	ASSERT_EQ(0, ksm_domain(PR_KSM_DOMAIN_CREATE, 0));
+	ASSERT_EQ(0, ksm_domain(PR_KSM_DOMAIN_SHARE_TO, child.pid));
+	EXPECT_EQ(ksm_domain_of(0), ksm_domain_of(child.pid));
+	ASSERT_TRUE(next(&child));
+	EXPECT_EQ(ksm_domain_of(0), ksm_domain_of(child.pid));
+	EXPECT_EQ(0, ksm_child_finish(&child));
+}
+#endif
+
+/* -- Programs that get privileges by their exec -- */
+
+FIXTURE(exec) {};
+
+FIXTURE_VARIANT(exec)
+{
+	const char *policy;
+	const char *cgroup;
+	unsigned int how;
+	bool domain;		/* the caller has one of its own */
+};
+
+FIXTURE_VARIANT_ADD(exec, plain)
+{
+	.policy = "global", .how = EXEC, .domain = true,
+};
+
+FIXTURE_VARIANT_ADD(exec, setuid)
+{
+	.policy = "global", .how = EXEC_SETUID, .domain = true,
+};
+
+FIXTURE_VARIANT_ADD(exec, setuid_without_domain)
+{
+	.policy = "global", .how = EXEC_SETUID, .domain = false,
+};
+
+FIXTURE_VARIANT_ADD(exec, setgid)
+{
+	.policy = "global", .how = EXEC_SETGID, .domain = true,
+};
+
+FIXTURE_VARIANT_ADD(exec, file_caps)
+{
+	.policy = "global", .how = EXEC_FILE_CAPS, .domain = true,
+};
+
+FIXTURE_VARIANT_ADD(exec, setuid_memcg)
+{
+	.policy = "memcg", .how = EXEC_SETUID, .domain = true, .cgroup = CGROUP_A,
+};
+
+FIXTURE_SETUP(exec)
+{
+	const char *why_not = begin(variant->policy);
+
+	if (!why_not && !ksm_has("merge_domains"))
+		why_not = "kernel without merge_domains";
+	if (!why_not && (variant->how & EXEC_PRIVILEGED) &&
+	    !make_privileged_copy(variant->how))
+		why_not = "no such program possible in /tmp";
+	if (why_not)
+		SKIP(return, "%s", why_not);
+}
+
+FIXTURE_TEARDOWN_PARENT(exec)
+{
+	unlink(PRIVILEGED_COPY);
+	end();
+}
+
+static bool offers_all(pid_t pid)
+{
+	char path[64], buf[512] = "";
+
+	snprintf(path, sizeof(path), "/proc/%d/ksm_stat", pid);
+	return ksm_slurp(path, buf, sizeof(buf) - 1) > 0 && strstr(buf, "ksm_merge_any: yes");
+}
+
+/* They leave what their caller has wished for, but do not come back to no domain. */
+TEST_F_TIMEOUT(exec, privileged_programs_leave, KSM_TIMEOUT)
+{
+	struct role execs = {
+		.uid = UID_A, .gid = GID_A, .cgroup = variant->cgroup,
+		.how = variant->how | MERGE_ANY,
+	};
+	struct role waits = { .cgroup = variant->cgroup };
+	bool leaves = variant->how & EXEC_PRIVILEGED;
+	struct ksm_child a, b;
+	__u64 domain;
+
+	if (variant->domain)
+		ASSERT_EQ(0, ksm_domain(PR_KSM_DOMAIN_CREATE, 0));
+	domain = ksm_domain_of(0);
+	ASSERT_TRUE(start(&a, &waits));
+	ASSERT_TRUE(start(&b, &execs));
+	EXPECT_EQ(!leaves, offers_all(b.pid));
+	EXPECT_EQ(leaves && domain, domain != ksm_domain_of(b.pid));
+	EXPECT_EQ(!domain, !ksm_domain_of(b.pid));
+	ASSERT_EQ(0, ksm_scan(SETTLE));
+	EXPECT_EQ(!(leaves && domain),
+		  ksm_pfn_of(a.pid, PARTY_ADDR) == ksm_pfn_of(b.pid, PARTY_ADDR));
 	expect_good_end(_metadata, &a, &b);
 }
 
@@ -1841,5 +2137,7 @@ int main(int argc, char **argv)
 {
 	if (argc == 4 && !strcmp(argv[1], EXEC_PARTY))
 		be_party(argv + 2);
+	if (argc == 3 && !strcmp(argv[1], EXEC_AGAIN))
+		exec_on(atoi(argv[2]));
 	return test_harness_run(argc, argv);
 }
