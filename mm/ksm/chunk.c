@@ -220,6 +220,28 @@ static void ksm_chunk_prefetch(struct ksm_chunk *chunk, unsigned long addr)
 		prefetchw(item->stable.node);
 }
 
+static bool ksm_chunk_slot_waits(u64 slot)
+{
+	struct ksm_rmap_item *item = ksm_slot_item(slot);
+
+	return item && ksm_item_state(item) != KSM_ITEM_STABLE;
+}
+
+static void ksm_chunk_retire_slots(struct ksm_mm *kmm, struct ksm_chunk *chunk,
+				   unsigned long start, unsigned long end, bool waiting)
+{
+	unsigned long addr;
+
+	for (addr = max(start, chunk->base);
+	     addr <= ksm_chunk_last(chunk, end); addr += PAGE_SIZE) {
+		ksm_chunk_prefetch(chunk, addr);
+		if (!waiting || ksm_chunk_slot_waits(*ksm_chunk_slot(chunk, addr)))
+			ksm_chunk_retire_slot(kmm, chunk, addr);
+	}
+	if (!chunk->nr)
+		ksm_chunk_free(kmm, chunk);
+}
+
 /**
  * ksm_chunk_retire() - forget all pages in a range, and drop empty chunks
  * @kmm: the mm
@@ -231,20 +253,31 @@ void ksm_chunk_retire(struct ksm_mm *kmm, unsigned long start,
 {
 	unsigned long index = ksm_chunk_index(start);
 	struct ksm_chunk *chunk;
-	unsigned long addr;
 
 	lockdep_assert_held(&kmm->engine->mutex);
 	if (start >= end)
 		return;
 	xa_for_each_range(&kmm->chunks, index, chunk, index,
 			  ksm_chunk_index(end - 1)) {
-		for (addr = max(start, chunk->base);
-		     addr <= ksm_chunk_last(chunk, end); addr += PAGE_SIZE) {
-			ksm_chunk_prefetch(chunk, addr);
-			ksm_chunk_retire_slot(kmm, chunk, addr);
-		}
-		if (!chunk->nr)
-			ksm_chunk_free(kmm, chunk);
+		ksm_chunk_retire_slots(kmm, chunk, start, end, false);
+		cond_resched();
+	}
+}
+
+/**
+ * ksm_chunk_retire_waiting() - forget all pages of an mm that wait for an equal
+ * @kmm: the mm
+ *
+ * Those that are merged are remembered: their mappings must be found by the reverse map.
+ */
+void ksm_chunk_retire_waiting(struct ksm_mm *kmm)
+{
+	struct ksm_chunk *chunk;
+	unsigned long index;
+
+	lockdep_assert_held(&kmm->engine->mutex);
+	xa_for_each(&kmm->chunks, index, chunk) {
+		ksm_chunk_retire_slots(kmm, chunk, 0, ULONG_MAX, true);
 		cond_resched();
 	}
 }

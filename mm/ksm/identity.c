@@ -8,9 +8,11 @@
  * can do no more than narrow what the policy allows.
  *
  * Identities change, when a process gets another user or is moved to another cgroup, and
- * nobody tells us. They are looked up at every batch that is scanned. After a change the
- * mm is unmerged and forgotten, so that nothing of it is in the trees under the number of
- * the old domain; then it starts anew in the new one. Merged pages that it comes by in
+ * nobody tells us. They are looked up at every batch that is scanned, and before a page
+ * that waits is merged. After a change the mm is unmerged and forgotten, so that nothing
+ * of it is in the trees under the number of the old domain; then it starts anew in the
+ * new one. What waits is forgotten first: if there is no memory to unmerge the rest, no
+ * more pages are merged in the old domain at least. Merged pages that it comes by in
  * other ways, by fork or from swap, are met with the domain that they are of, and unmerged
  * one by one, see match.c.
  */
@@ -103,12 +105,25 @@ static struct ksm_identity ksm_identify(struct ksm_mm *kmm)
 }
 
 /**
+ * ksm_identity_holds() - does an mm still belong to the domain that it is in?
+ * @kmm: the mm, which has been visited
+ *
+ * Return: whether its pages may be merged in that domain.
+ */
+bool ksm_identity_holds(struct ksm_mm *kmm)
+{
+	struct ksm_identity identity = ksm_identify(kmm);
+
+	return ksm_identity_equal(&kmm->domain->identity, &identity);
+}
+
+/**
  * ksm_identity_update() - see to it that an mm is in the domain that it belongs to now
  * @kmm: the mm; it is not exiting
  *
  * Context: may sleep, and fault; the engine mutex is held, and no mmap lock.
  * Return: 0; -ENOMEM, or -ERESTARTSYS when a signal is pending: @kmm is in its old domain
- * still, and not to be scanned.
+ * still, with nothing waiting there, and not to be scanned.
  */
 int ksm_identity_update(struct ksm_mm *kmm)
 {
@@ -118,8 +133,10 @@ int ksm_identity_update(struct ksm_mm *kmm)
 
 	if (domain && ksm_identity_equal(&domain->identity, &identity))
 		return 0;
-	if (domain)
+	if (domain) {
+		ksm_chunk_retire_waiting(kmm);
 		err = ksm_unmerge_mm(kmm);
+	}
 	if (err)
 		return err;
 	domain = ksm_domain_of(kmm->engine, &identity);

@@ -756,6 +756,7 @@ void ksm_chunk_retire_slot(struct ksm_mm *kmm, struct ksm_chunk *chunk,
 			   unsigned long addr);
 void ksm_chunk_retire(struct ksm_mm *kmm, unsigned long start,
 		      unsigned long end);
+void ksm_chunk_retire_waiting(struct ksm_mm *kmm);
 void ksm_chunk_untree(struct ksm_engine *engine, struct ksm_rmap_item *item);
 
 /* vma.c: VMAs that are being scanned */
@@ -823,6 +824,7 @@ bool ksm_identity_holds(struct ksm_mm *kmm);
 int ksm_identity_update(struct ksm_mm *kmm);
 
 /* cookie.c: a process's own wish */
+u64 ksm_cookie_draw(void);
 int ksm_cookie_set(struct ksm_engine *engine, struct mm_struct *mm, u64 cookie);
 
 /* stable.c: key -> merged folio. Pure */

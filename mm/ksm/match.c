@@ -350,7 +350,7 @@ static int ksm_match_promote(struct ksm_match *match, struct ksm_rmap_item *item
 
 	mmap_read_lock(mm);
 	ksm_merge_find(mm, &merge, 1);
-	if (merge.vma)
+	if (merge.vma && ksm_identity_holds(item->owner))
 		merge.page = ksm_merge_lookup(merge.vma, merge.addr);
 	if (merge.page)
 		err = ksm_match_fits(match, merge.page);

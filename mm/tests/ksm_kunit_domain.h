@@ -108,6 +108,60 @@ static void ksm_test_domain_over_exec(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, mm->ksm_cookie, 0);
 }
 
+/*
+ * The identity has changed, and unmerging fails. What is merged stays so, and is
+ * remembered; what waits is not there any more for those of the old domain.
+ */
+static void ksm_test_domain_change_fails(struct kunit *test)
+{
+	struct mm_struct *a = kt_mm(test), *b = kt_mm(test);
+	unsigned long at_a = kt_map_filled(test, a, 3, 7), waits = at_a + 2 * PAGE_SIZE;
+	unsigned long at_b = kt_map(test, b, 1);
+
+	kt_fill(test, a, waits, 9);
+	kt_scan(test, KT_SETTLE);
+	KT_EXPECT_STAT(test, SHARING, 1);
+	KT_EXPECT_STAT(test, UNSHARED, 1);
+	WRITE_ONCE(a->ksm_cookie, 1);
+	set_thread_flag(TIF_SIGPENDING);
+	kt_scan(test, 1);
+	KT_EXPECT_STAT(test, UNSHARED, 0);
+	KT_EXPECT_STAT(test, SHARING, 1);
+	KUNIT_EXPECT_TRUE(test, kt_shared(a, at_a, a, at_a + PAGE_SIZE));
+	clear_thread_flag(TIF_SIGPENDING);
+	kt_fill(test, b, at_b, 9);
+	set_thread_flag(TIF_SIGPENDING);
+	kt_scan(test, KT_SETTLE);
+	clear_thread_flag(TIF_SIGPENDING);
+	KUNIT_EXPECT_FALSE(test, kt_shared(a, waits, b, at_b));
+	KT_EXPECT_STAT(test, SHARING, 1);
+	KT_EXPECT_STAT(test, UNSHARED, 1);
+	kt_scan(test, KT_SETTLE);
+	KUNIT_EXPECT_TRUE(test, kt_shared(a, at_a, a, at_a + PAGE_SIZE));
+	KUNIT_EXPECT_FALSE(test, kt_shared(a, waits, b, at_b));
+	KT_EXPECT_STAT(test, UNSHARED, 2);
+}
+
+/* Nor is it merged when the change has not been noticed yet. */
+static void ksm_test_domain_change_not_noticed(struct kunit *test)
+{
+	struct mm_struct *b = kt_mm(test), *a = kt_mm(test);
+	unsigned long at_a = kt_map_filled(test, a, 1, 9), at_b = kt_map(test, b, 1);
+
+	kt_scan(test, KT_SETTLE);
+	kt_fill(test, b, at_b, 9);
+	kt_scan(test, 1);
+	KT_EXPECT_STAT(test, UNSHARED, 1);
+	WRITE_ONCE(a->ksm_cookie, 1);
+	kt_scan(test, 1);
+	KT_EXPECT_STAT(test, SHARING, 0);
+	KUNIT_EXPECT_TRUE(test, kt_all_own(a, at_a, 1));
+	KUNIT_EXPECT_TRUE(test, kt_all_own(b, at_b, 1));
+	kt_scan(test, KT_SETTLE);
+	KT_EXPECT_STAT(test, SHARING, 0);
+	KT_EXPECT_STAT(test, UNSHARED, 2);
+}
+
 /* Cookies, policy and content change all the time: nothing is ever shared or lost. */
 static void ksm_test_domain_changes_at_random(struct kunit *test)
 {
@@ -207,6 +261,8 @@ static struct kunit_case ksm_test_domain_cases[] = {
 	KUNIT_CASE(ksm_test_domain_parts_children),
 	KUNIT_CASE(ksm_test_domain_is_forked_with_memory),
 	KUNIT_CASE(ksm_test_domain_over_exec),
+	KUNIT_CASE(ksm_test_domain_change_fails),
+	KUNIT_CASE(ksm_test_domain_change_not_noticed),
 	KUNIT_CASE(ksm_test_domain_changes_at_random),
 	KUNIT_CASE(ksm_test_frames_are_fresh),
 	KUNIT_CASE(ksm_test_frames_are_taken_once),
