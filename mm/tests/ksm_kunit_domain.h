@@ -108,6 +108,29 @@ static void ksm_test_domain_over_exec(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, mm->ksm_cookie, 0);
 }
 
+/* The cookie changes after pages were looked up, and before they would be merged. */
+static void ksm_test_domain_changes_within_batch(struct kunit *test)
+{
+	struct kt_pair pair = kt_merged_pair(test, 1);
+	struct mm_struct *mm = kt_mm(test);
+	unsigned long addr = kt_map_filled(test, mm, 1, 1);
+	struct ksm_worker *worker = &kt_engine(test)->worker;
+	unsigned int budget = UINT_MAX;
+
+	kt_lock(test);
+	worker->kmm = kt_kmm(test, mm);
+	KUNIT_EXPECT_EQ(test, ksm_scan_collect(worker, &budget), KSM_SCAN_BATCH);
+	KUNIT_EXPECT_EQ(test, worker->nr, 1);
+	WRITE_ONCE(mm->ksm_cookie, 1);
+	ksm_match_batch(worker);
+	worker->kmm = NULL;
+	kt_unlock(test);
+	KUNIT_EXPECT_FALSE(test, kt_shared(mm, addr, pair.a, pair.at_a));
+	KT_EXPECT_STAT(test, SHARING, 1);
+	kt_scan(test, KT_SETTLE);
+	KUNIT_EXPECT_FALSE(test, kt_shared(mm, addr, pair.a, pair.at_a));
+}
+
 /*
  * The identity has changed, and unmerging fails. What is merged stays so, and is
  * remembered; what waits is not there any more for those of the old domain.
@@ -261,6 +284,7 @@ static struct kunit_case ksm_test_domain_cases[] = {
 	KUNIT_CASE(ksm_test_domain_parts_children),
 	KUNIT_CASE(ksm_test_domain_is_forked_with_memory),
 	KUNIT_CASE(ksm_test_domain_over_exec),
+	KUNIT_CASE(ksm_test_domain_changes_within_batch),
 	KUNIT_CASE(ksm_test_domain_change_fails),
 	KUNIT_CASE(ksm_test_domain_change_not_noticed),
 	KUNIT_CASE(ksm_test_domain_changes_at_random),
