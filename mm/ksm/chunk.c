@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Chunks: the slots for the pages under one page table.
+ * Chunks: the slots for the pages under one page table; and the one for all pages of an
+ * mm that are in no other, kmm->few, as long as they are few. So a small process needs
+ * nothing but that list.
  *
  * A chunk exists while any of its slots is in use. To "retire" a slot is to forget
  * its page: the item in it leaves the tree that it is in, which for the stable tree
@@ -29,7 +31,8 @@ static unsigned long ksm_chunk_index(unsigned long addr)
  */
 struct ksm_chunk *ksm_chunk_find(struct ksm_mm *kmm, unsigned long addr)
 {
-	return xa_load(&kmm->chunks, ksm_chunk_index(addr));
+	return xa_load(&kmm->chunks, ksm_chunk_index(addr)) ?:
+	       (kmm->few.nr ? &kmm->few : NULL);
 }
 
 static bool ksm_chunk_are_too_many(struct ksm_mm *kmm)
@@ -38,60 +41,87 @@ static bool ksm_chunk_are_too_many(struct ksm_mm *kmm)
 	       2 * ksm_mm_page_tables(kmm->slot.mm) + KSM_SPARE_CHUNKS;
 }
 
+static void ksm_chunk_free(struct ksm_mm *kmm, struct ksm_chunk *chunk)
+{
+	xa_erase(&kmm->chunks, ksm_chunk_index(chunk->base));
+	atomic_long_dec(&kmm->nr_chunks);
+	ksm_stat_add(kmm->engine, KSM_STAT_CHUNKS, -1);
+	kfree(chunk);
+	ksm_uncharge(kmm, sizeof(*chunk));
+}
+
+/* A chunk of its own for a page table, with what is known of its pages already. */
+static struct ksm_chunk *ksm_chunk_create(struct ksm_mm *kmm, unsigned long addr)
+{
+	const gfp_t gfp = GFP_KERNEL | __GFP_NORETRY | __GFP_NOWARN;
+	struct ksm_chunk *chunk;
+
+	if (ksm_chunk_are_too_many(kmm) || ksm_charge(kmm, sizeof(*chunk)))
+		return NULL;
+	chunk = kzalloc_obj(*chunk, gfp);
+	if (!chunk || xa_err(xa_store(&kmm->chunks, ksm_chunk_index(addr), chunk, gfp))) {
+		kfree(chunk);
+		ksm_uncharge(kmm, sizeof(*chunk));
+		return NULL;
+	}
+	chunk->base = addr & PMD_MASK;
+	atomic_long_inc(&kmm->nr_chunks);
+	ksm_stat_add(kmm->engine, KSM_STAT_CHUNKS, 1);
+	if (ksm_slots_move(kmm, chunk, &kmm->few, chunk->base, chunk->base + PMD_SIZE)) {
+		ksm_chunk_free(kmm, chunk);
+		return NULL;
+	}
+	return chunk;
+}
+
 /**
- * ksm_chunk_get() - the chunk that an address is in, made if need be
+ * ksm_chunk_settle() - be done with a chunk for now
  * @kmm: the mm
- * @addr: the address
+ * @chunk: the chunk; dropped if it is empty. Pointers to its slots are good no more
  *
- * A chunk that no slot of is used afterwards is to be dropped by
- * ksm_chunk_retire().
+ * Context: may sleep.
+ */
+void ksm_chunk_settle(struct ksm_mm *kmm, struct ksm_chunk *chunk)
+{
+	ksm_slots_pack(kmm, chunk);
+	if (!chunk->nr && chunk != &kmm->few)
+		ksm_chunk_free(kmm, chunk);
+}
+
+/**
+ * ksm_chunk_get() - the chunk that some pages are in, with a slot for each of them
+ * @kmm: the mm
+ * @cands: the pages, under one page table and in the order of their addresses
+ * @nr: their number
+ *
+ * To be given to ksm_chunk_settle() afterwards; up to then pointers to slots are good.
  *
  * A process could map memory in front of the scan and unmap it behind, for as long as it
  * likes. The chunks that are left behind stay until the scan comes round to them, so
  * there is a limit to their number, from the memory that the process has.
  *
  * Context: may sleep.
- * Return: the chunk; NULL, and nothing changed, when there is no memory or the limit
+ * Return: the chunk; NULL, and nothing changed, when there is no memory or a limit
  * is reached.
  */
-struct ksm_chunk *ksm_chunk_get(struct ksm_mm *kmm, unsigned long addr)
+struct ksm_chunk *ksm_chunk_get(struct ksm_mm *kmm, const struct ksm_candidate *cands,
+				unsigned int nr)
 {
-	const gfp_t gfp = GFP_KERNEL | __GFP_NORETRY | __GFP_NOWARN;
-	struct ksm_chunk *chunk = ksm_chunk_find(kmm, addr);
+	unsigned long index = ksm_chunk_index(cands[0].addr);
+	struct ksm_chunk *chunk = xa_load(&kmm->chunks, index) ?: &kmm->few;
+	int err = ksm_slots_open(kmm, chunk, cands, nr);
 
-	if (chunk)
-		return chunk;
-	if (ksm_chunk_are_too_many(kmm))
-		return NULL;
-	chunk = kzalloc_obj(*chunk, gfp);
-	if (!chunk)
-		return NULL;
-	chunk->base = addr & PMD_MASK;
-	chunk->slots = kcalloc(PTRS_PER_PTE, sizeof(*chunk->slots), gfp);
-	if (!chunk->slots ||
-	    xa_err(xa_store(&kmm->chunks, ksm_chunk_index(addr), chunk, gfp))) {
-		kfree(chunk->slots);
-		kfree(chunk);
-		return NULL;
+	if (err == -E2BIG && chunk == &kmm->few) {
+		chunk = ksm_chunk_create(kmm, cands[0].addr);
+		err = chunk ? ksm_slots_open(kmm, chunk, cands, nr) : -ENOMEM;
 	}
-	atomic_long_inc(&kmm->nr_chunks);
-	ksm_stat_add(kmm->engine, KSM_STAT_CHUNKS, 1);
-	return chunk;
-}
-
-static void ksm_chunk_free(struct ksm_mm *kmm, struct ksm_chunk *chunk)
-{
-	xa_erase(&kmm->chunks, ksm_chunk_index(chunk->base));
-	atomic_long_dec(&kmm->nr_chunks);
-	ksm_stat_add(kmm->engine, KSM_STAT_CHUNKS, -1);
-	kfree(chunk->slots);
-	kfree(chunk);
-}
-
-/* One past the last address of @chunk that lies below @end; 0 stands for 2^BITS. */
-static unsigned long ksm_chunk_last(struct ksm_chunk *chunk, unsigned long end)
-{
-	return min(chunk->base + PMD_SIZE - 1, end - 1);
+	if (err == -E2BIG)
+		err = ksm_slots_fill(kmm, chunk);
+	if (!err)
+		return chunk;
+	if (chunk)
+		ksm_chunk_settle(kmm, chunk);
+	return NULL;
 }
 
 /**
@@ -110,16 +140,16 @@ unsigned long ksm_chunk_next_used(struct ksm_mm *kmm, unsigned long start,
 {
 	unsigned long index = ksm_chunk_index(start);
 	struct ksm_chunk *chunk;
-	unsigned long addr;
+	unsigned long used;
 
 	if (start >= end)
 		return end;
+	end = ksm_slots_next(&kmm->few, start, end);
 	xa_for_each_range(&kmm->chunks, index, chunk, index,
 			  ksm_chunk_index(end - 1)) {
-		for (addr = max(start, chunk->base);
-		     addr <= ksm_chunk_last(chunk, end); addr += PAGE_SIZE)
-			if (*ksm_chunk_slot(chunk, addr))
-				return addr;
+		used = ksm_slots_next(chunk, start, end);
+		if (used < end)
+			return used;
 	}
 	return end;
 }
@@ -212,7 +242,7 @@ static void ksm_chunk_prefetch(struct ksm_chunk *chunk, unsigned long addr)
 	const unsigned long near = addr + 4 * PAGE_SIZE, far = near + 4 * PAGE_SIZE;
 	struct ksm_rmap_item *item;
 
-	if (far - chunk->base >= PMD_SIZE)
+	if (!chunk->full || far - chunk->base >= PMD_SIZE)
 		return;
 	prefetch(ksm_slot_item(*ksm_chunk_slot(chunk, far)));
 	item = ksm_slot_item(*ksm_chunk_slot(chunk, near));
@@ -232,14 +262,14 @@ static void ksm_chunk_retire_slots(struct ksm_mm *kmm, struct ksm_chunk *chunk,
 {
 	unsigned long addr;
 
-	for (addr = max(start, chunk->base);
-	     addr <= ksm_chunk_last(chunk, end); addr += PAGE_SIZE) {
+	for (addr = ksm_slots_next(chunk, start, end); addr != end;
+	     addr = ksm_slots_next(chunk, addr + PAGE_SIZE, end)) {
 		ksm_chunk_prefetch(chunk, addr);
 		if (!waiting || ksm_chunk_slot_waits(*ksm_chunk_slot(chunk, addr)))
 			ksm_chunk_retire_slot(kmm, chunk, addr);
 	}
-	if (!chunk->nr)
-		ksm_chunk_free(kmm, chunk);
+	ksm_chunk_settle(kmm, chunk);
+	cond_resched();
 }
 
 /**
@@ -257,11 +287,10 @@ void ksm_chunk_retire(struct ksm_mm *kmm, unsigned long start,
 	lockdep_assert_held(&kmm->engine->mutex);
 	if (start >= end)
 		return;
+	ksm_chunk_retire_slots(kmm, &kmm->few, start, end, false);
 	xa_for_each_range(&kmm->chunks, index, chunk, index,
-			  ksm_chunk_index(end - 1)) {
+			  ksm_chunk_index(end - 1))
 		ksm_chunk_retire_slots(kmm, chunk, start, end, false);
-		cond_resched();
-	}
 }
 
 /**
@@ -276,8 +305,7 @@ void ksm_chunk_retire_waiting(struct ksm_mm *kmm)
 	unsigned long index;
 
 	lockdep_assert_held(&kmm->engine->mutex);
-	xa_for_each(&kmm->chunks, index, chunk) {
+	ksm_chunk_retire_slots(kmm, &kmm->few, 0, ULONG_MAX, true);
+	xa_for_each(&kmm->chunks, index, chunk)
 		ksm_chunk_retire_slots(kmm, chunk, 0, ULONG_MAX, true);
-		cond_resched();
-	}
 }

@@ -123,26 +123,28 @@ static void ksm_validate_unstable(struct ksm_engine *engine,
 static void ksm_validate_chunk(struct ksm_census *census, struct ksm_mm *kmm,
 			       struct ksm_chunk *chunk)
 {
-	unsigned int i, nr = 0, zeroed = 0;
+	unsigned long addr = ksm_slots_next(chunk, 0, ULONG_MAX), last = 0;
+	unsigned int nr = 0, zeroed = 0;
 
-	for (i = 0; i < PTRS_PER_PTE; i++) {
-		struct ksm_rmap_item *item = ksm_slot_item(chunk->slots[i]);
+	for (; addr != ULONG_MAX; addr = ksm_slots_next(chunk, addr + PAGE_SIZE, ULONG_MAX)) {
+		u64 slot = *ksm_chunk_slot(chunk, addr);
+		struct ksm_rmap_item *item = ksm_slot_item(slot);
 
-		if (!chunk->slots[i])
-			continue;
+		ksm_expect(census, addr > last || !nr);
+		last = addr;
 		nr++;
-		zeroed += ksm_slot_is_zeroed(chunk->slots[i]);
+		zeroed += ksm_slot_is_zeroed(slot);
 		if (!item)
 			continue;
 		census->count[KSM_STAT_ITEMS]++;
+		census->count[KSM_STAT_BYTES] += sizeof(*item);
 		ksm_expect(census, item->owner == kmm);
-		ksm_expect(census, ksm_item_addr(item) ==
-				   chunk->base + i * PAGE_SIZE);
+		ksm_expect(census, ksm_item_addr(item) == addr);
 		ksm_expect(census, ksm_item_state(item) != KSM_ITEM_CLAIMED);
 	}
-	ksm_expect(census, nr && nr == chunk->nr);
+	ksm_expect(census, nr == chunk->nr);
 	census->count[KSM_STAT_TRACKED] += nr - zeroed;
-	census->count[KSM_STAT_CHUNKS]++;
+	census->count[KSM_STAT_BYTES] += ksm_slots_bytes(chunk);
 }
 
 static void ksm_validate_mm(struct ksm_census *census, struct ksm_mm *kmm)
@@ -150,18 +152,26 @@ static void ksm_validate_mm(struct ksm_census *census, struct ksm_mm *kmm)
 	long tracked = census->count[KSM_STAT_TRACKED];
 	long items = census->count[KSM_STAT_ITEMS];
 	long chunks = census->count[KSM_STAT_CHUNKS];
+	long bytes = census->count[KSM_STAT_BYTES];
 	struct ksm_chunk *chunk;
 	unsigned long index;
 
-	xa_for_each(&kmm->chunks, index, chunk)
+	ksm_validate_chunk(census, kmm, &kmm->few);
+	xa_for_each(&kmm->chunks, index, chunk) {
 		ksm_validate_chunk(census, kmm, chunk);
+		ksm_expect(census, chunk->nr);
+		census->count[KSM_STAT_CHUNKS]++;
+		census->count[KSM_STAT_BYTES] += sizeof(*chunk);
+	}
 	tracked = census->count[KSM_STAT_TRACKED] - tracked;
 	items = census->count[KSM_STAT_ITEMS] - items;
 	chunks = census->count[KSM_STAT_CHUNKS] - chunks;
+	bytes = census->count[KSM_STAT_BYTES] - bytes;
 	ksm_expect(census, !atomic_read(&kmm->claims));
 	ksm_expect(census, tracked == kmm->slot.mm->ksm_rmap_items);
 	ksm_expect(census, items == atomic_long_read(&kmm->nr_items));
 	ksm_expect(census, chunks == atomic_long_read(&kmm->nr_chunks));
+	ksm_expect(census, bytes == atomic_long_read(&kmm->bytes));
 }
 
 /* Under the registry lock all along: exits wait, which is for debug kernels only. */

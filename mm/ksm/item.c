@@ -162,6 +162,7 @@ static bool ksm_slot_drop_item(struct ksm_mm *kmm, u64 slot)
 	atomic_long_dec(&kmm->nr_items);
 	ksm_stat_add(kmm->engine, KSM_STAT_ITEMS, -1);
 	kmem_cache_free(ksm_item_cache, item);
+	ksm_uncharge(kmm, sizeof(*item));
 	return true;
 }
 
@@ -195,30 +196,43 @@ void ksm_slot_zeroed(struct ksm_mm *kmm, struct ksm_chunk *chunk, u64 *slot,
 						 ksm_sighting(0, history));
 }
 
+static struct ksm_rmap_item *ksm_item_alloc(struct ksm_mm *kmm)
+{
+	struct ksm_rmap_item *item;
+
+	if (ksm_charge(kmm, sizeof(*item)))
+		return NULL;
+	item = kmem_cache_zalloc(ksm_item_cache,
+				 GFP_KERNEL | __GFP_NORETRY | __GFP_NOWARN);
+	if (!item)
+		ksm_uncharge(kmm, sizeof(*item));
+	return item;
+}
+
 /**
  * ksm_slot_to_item() - give a page an rmap item, if it has none yet
  * @kmm: the mm that the page is in
  * @chunk: the chunk that @slot is in
  * @slot: the page's slot
+ * @addr: where the page is
  *
  * Context: may sleep.
- * Return: the item; NULL, and nothing changed, when there is no memory for it.
+ * Return: the item; NULL, and nothing changed, when there is no memory for it, or the
+ * mm's memory cgroup is at its limit.
  */
-struct ksm_rmap_item *ksm_slot_to_item(struct ksm_mm *kmm,
-				       struct ksm_chunk *chunk, u64 *slot)
+struct ksm_rmap_item *ksm_slot_to_item(struct ksm_mm *kmm, struct ksm_chunk *chunk,
+				       u64 *slot, unsigned long addr)
 {
-	unsigned long index = slot - chunk->slots;
 	struct ksm_history history = ksm_slot_history(*slot);
 	struct ksm_rmap_item *item = ksm_slot_item(*slot);
 
 	if (item)
 		return item;
-	item = kmem_cache_zalloc(ksm_item_cache,
-				 GFP_KERNEL | __GFP_NORETRY | __GFP_NOWARN);
+	item = ksm_item_alloc(kmm);
 	if (!item)
 		return NULL;
 	item->owner = kmm;
-	item->tagged = chunk->base + index * PAGE_SIZE;
+	item->tagged = addr;
 	atomic_long_inc(&kmm->nr_items);
 	ksm_stat_add(kmm->engine, KSM_STAT_ITEMS, 1);
 

@@ -5,7 +5,8 @@
  *	ksm_engine -- shards[] -- { lock, stable tree, unstable tree }
  *	    |  knobs, counters, run state, advisor
  *	    `- registry -- ksm_mm, one per registered mm
- *			     `- ksm_chunk, one per page table: a slot per page
+ *			     `- ksm_chunk, one per page table, and one for
+ *				  the pages of a small mm: a slot per page
  *				  slot: nothing | sighting | ksm_rmap_item *
  *
  *	ksm_rmap_item: a mapped page that waits in an unstable tree, or shares
@@ -70,6 +71,7 @@ enum ksm_stat {
 	KSM_STAT_DUPS,		/* nodes that hang off a chain */
 	KSM_STAT_ITEMS,		/* rmap items allocated */
 	KSM_STAT_CHUNKS,	/* chunks allocated */
+	KSM_STAT_BYTES,		/* memory in chunks, slots and rmap items */
 	KSM_NR_STATS
 };
 
@@ -244,12 +246,40 @@ struct ksm_heat {
 };
 
 /**
+ * struct ksm_chunk - pages of an mm that are looked after together
+ * @base: first address
+ * @nr: slots in use
+ * @words: length of @slots, while they are a list
+ * @hint: where in it the next search begins
+ * @heat: how well merging goes here
+ * @written: the huge page that is mapped here had been written when this pass came
+ *	     to its start
+ * @cleaned: its dirty bit was cleared then; nothing else will tell of that write
+ * @full: @slots are an array, with a place for each page under a page table
+ * @slots: see slots.c for how they are kept, and item.c for what is in one
+ */
+struct ksm_chunk {
+	unsigned long base;
+	u16 nr;
+	u16 words;
+	u16 hint;
+	struct ksm_heat heat;
+	bool written:1;
+	bool cleaned:1;
+	bool full:1;
+	u64 *slots;
+};
+
+/**
  * struct ksm_mm - one registered mm
  * @slot: hash and list links, and the mm, on which it holds a mm_count
  * @engine: the engine that it is registered with
  * @chunks: its chunks, by address >> PMD_SHIFT; the worker's own
- * @nr_chunks: their number
+ * @few: the pages that are in none of them, as long as they are few; so too
+ * @nr_chunks: number of @chunks
  * @nr_items: rmap items that belong to this mm
+ * @bytes: memory that is spent on remembering its pages
+ * @payer: to whom that is charged; NULL if to nobody
  * @claims: items of this mm that other workers are busy with
  * @domain: merge domain of its pages, with a reference; NULL before the first visit
  * @addr: where the scan goes on in it; the scan's own
@@ -260,32 +290,16 @@ struct ksm_mm {
 	struct mm_slot slot;
 	struct ksm_engine *engine;
 	struct xarray chunks;
+	struct ksm_chunk few;
 	atomic_long_t nr_chunks;
 	atomic_long_t nr_items;
+	atomic_long_t bytes;
+	struct obj_cgroup *payer;
 	atomic_t claims;
 	struct ksm_domain *domain;
 	unsigned long addr;
 	unsigned long spent;
 	u64 serial;
-};
-
-/**
- * struct ksm_chunk - the pages under one page table of one mm
- * @base: first address
- * @nr: slots in use
- * @heat: how well merging goes here
- * @written: the huge page that is mapped here had been written when this pass came
- *	     to its start
- * @cleaned: its dirty bit was cleared then; nothing else will tell of that write
- * @slots: PTRS_PER_PTE of them; see item.c for what is in one
- */
-struct ksm_chunk {
-	unsigned long base;
-	unsigned int nr;
-	struct ksm_heat heat;
-	bool written;
-	bool cleaned;
-	u64 *slots;
 };
 
 /**
@@ -561,9 +575,20 @@ static inline u64 ksm_hash(struct ksm_engine *engine, const void *page)
 	return xxh64(page, PAGE_SIZE, engine->seed) & KSM_HASH_MASK;
 }
 
+u64 *ksm_slots_find(struct ksm_chunk *chunk, unsigned long addr);
+
+/**
+ * ksm_chunk_slot() - the slot of a page
+ * @chunk: the chunk that it is in
+ * @addr: address of the page
+ *
+ * Return: the slot; NULL if there is none, which only is if @chunk is not full.
+ */
 static inline u64 *ksm_chunk_slot(struct ksm_chunk *chunk, unsigned long addr)
 {
-	return &chunk->slots[(addr - chunk->base) >> PAGE_SHIFT];
+	if (likely(chunk->full))
+		return &chunk->slots[(addr - chunk->base) >> PAGE_SHIFT];
+	return ksm_slots_find(chunk, addr);
 }
 
 /*
@@ -749,7 +774,9 @@ int ksm_merge_break(struct vm_area_struct *vma, unsigned long start,
 
 /* chunk.c: the slots of an mm */
 struct ksm_chunk *ksm_chunk_find(struct ksm_mm *kmm, unsigned long addr);
-struct ksm_chunk *ksm_chunk_get(struct ksm_mm *kmm, unsigned long addr);
+struct ksm_chunk *ksm_chunk_get(struct ksm_mm *kmm, const struct ksm_candidate *cands,
+				unsigned int nr);
+void ksm_chunk_settle(struct ksm_mm *kmm, struct ksm_chunk *chunk);
 unsigned long ksm_chunk_next_used(struct ksm_mm *kmm, unsigned long start,
 				  unsigned long end);
 void ksm_chunk_retire_slot(struct ksm_mm *kmm, struct ksm_chunk *chunk,
@@ -878,8 +905,8 @@ void ksm_slot_sight(struct ksm_mm *kmm, struct ksm_chunk *chunk, u64 *slot,
 		    u64 hash, const struct ksm_history *history);
 void ksm_slot_zeroed(struct ksm_mm *kmm, struct ksm_chunk *chunk, u64 *slot,
 		     const struct ksm_history *history);
-struct ksm_rmap_item *ksm_slot_to_item(struct ksm_mm *kmm,
-				       struct ksm_chunk *chunk, u64 *slot);
+struct ksm_rmap_item *ksm_slot_to_item(struct ksm_mm *kmm, struct ksm_chunk *chunk,
+				       u64 *slot, unsigned long addr);
 void ksm_slot_clear(struct ksm_mm *kmm, struct ksm_chunk *chunk, u64 *slot);
 void ksm_item_distrust(struct ksm_rmap_item *item, unsigned long pfn);
 void ksm_item_park(struct ksm_engine *engine, struct ksm_rmap_item *item,
@@ -894,6 +921,18 @@ struct anon_vma *ksm_item_detach(struct ksm_engine *engine,
 				 struct ksm_rmap_item *item);
 int ksm_item_create_cache(void);
 
+/* slots.c: where slots are kept. Pure */
+unsigned long ksm_slots_next(struct ksm_chunk *chunk, unsigned long start,
+			     unsigned long end);
+size_t ksm_slots_bytes(const struct ksm_chunk *chunk);
+void ksm_slots_free(struct ksm_mm *kmm, struct ksm_chunk *chunk);
+int ksm_slots_open(struct ksm_mm *kmm, struct ksm_chunk *chunk,
+		   const struct ksm_candidate *cands, unsigned int nr);
+int ksm_slots_fill(struct ksm_mm *kmm, struct ksm_chunk *chunk);
+void ksm_slots_pack(struct ksm_mm *kmm, struct ksm_chunk *chunk);
+int ksm_slots_move(struct ksm_mm *kmm, struct ksm_chunk *to, struct ksm_chunk *from,
+		   unsigned long start, unsigned long end);
+
 /* node.c: from a node to its folio. Pure but for the folio itself */
 struct ksm_stable_node *ksm_node_alloc(struct ksm_domain *domain,
 				       const struct ksm_key *key, unsigned long pfn);
@@ -905,6 +944,10 @@ struct folio *ksm_node_tryget_folio(const struct ksm_stable_node *node);
 struct folio *ksm_node_lock_folio(const struct ksm_stable_node *node);
 void ksm_node_orphan(struct ksm_engine *engine, struct ksm_stable_node *node);
 int ksm_node_create_cache(void);
+
+/* charge.c: what all that takes, and who pays */
+int ksm_charge(struct ksm_mm *kmm, size_t bytes);
+void ksm_uncharge(struct ksm_mm *kmm, size_t bytes);
 
 /* policy.c: what to do, as arithmetic. Pure */
 bool ksm_policy_skip(struct ksm_history *history);
@@ -934,8 +977,6 @@ struct ksm_advice ksm_policy_advise_after(struct ksm_advisor *advisor,
 
 /* stats.c: figures derived from the counters. Pure */
 long ksm_stats_volatile(struct ksm_engine *engine);
-long ksm_stats_cost(long nr_chunks, long nr_items);
-long ksm_stats_metadata(struct ksm_engine *engine);
 long ksm_stats_profit(struct ksm_engine *engine, long zero_pages);
 
 #endif /* _MM_KSM_KSM_H */

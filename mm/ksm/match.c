@@ -157,7 +157,8 @@ static int ksm_match_queue(struct ksm_match *match, struct ksm_stable_node *node
 	if (item)
 		ksm_chunk_untree(worker->engine, item);
 	if (kpage) {
-		item = ksm_slot_to_item(match->kmm, worker->chunk, match->slot);
+		item = ksm_slot_to_item(match->kmm, worker->chunk, match->slot,
+					match->addr);
 		if (!item)
 			return -ENOMEM;
 	}
@@ -508,7 +509,8 @@ static void ksm_match_unstable(struct ksm_match *match)
 
 	if (ksm_match_claimed(match))
 		return;
-	item = ksm_slot_to_item(match->kmm, match->worker->chunk, match->slot);
+	item = ksm_slot_to_item(match->kmm, match->worker->chunk, match->slot,
+				match->addr);
 	if (!item || ksm_item_state(item) != KSM_ITEM_IDLE)
 		return;
 	spin_lock(&shard->lock);
@@ -622,7 +624,8 @@ static void ksm_match_shared(struct ksm_match *match)
 	struct ksm_shard *shard;
 	bool foreign;
 
-	item = ksm_slot_to_item(match->kmm, match->worker->chunk, match->slot);
+	item = ksm_slot_to_item(match->kmm, match->worker->chunk, match->slot,
+				match->addr);
 	if (!item)
 		return;
 	if (ksm_item_state(item) != KSM_ITEM_STABLE ||
@@ -726,7 +729,6 @@ static void ksm_match_one(struct ksm_worker *worker, struct ksm_candidate *cand)
  */
 void ksm_match_batch(struct ksm_worker *worker)
 {
-	struct ksm_chunk *chunk = worker->chunk;
 	unsigned int i;
 
 	lockdep_assert_held(&worker->engine->mutex);
@@ -741,7 +743,7 @@ void ksm_match_batch(struct ksm_worker *worker)
 		cond_resched();
 	}
 	ksm_join_all(worker);
-	if (worker->nr && chunk && !chunk->nr)
-		ksm_chunk_retire(worker->kmm, chunk->base, chunk->base + PMD_SIZE);
+	if (worker->nr && worker->chunk)
+		ksm_chunk_settle(worker->kmm, worker->chunk);
 	worker->nr = 0;
 }

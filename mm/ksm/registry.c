@@ -51,7 +51,7 @@ int ksm_registry_create_cache(void)
 {
 	/* The name is what /proc/slabinfo has always shown. */
 	ksm_mm_cache = kmem_cache_create("ksm_mm_slot", sizeof(struct ksm_mm),
-					 __alignof__(struct ksm_mm), 0, NULL);
+					 __alignof__(struct ksm_mm), SLAB_ACCOUNT, NULL);
 	return ksm_mm_cache ? 0 : -ENOMEM;
 }
 
@@ -149,7 +149,7 @@ void ksm_registry_free(struct ksm_mm *kmm)
 {
 	struct mm_struct *mm = kmm->slot.mm;
 
-	WARN_ON_ONCE(!xa_empty(&kmm->chunks) || atomic_read(&kmm->claims));
+	WARN_ON_ONCE(atomic_long_read(&kmm->bytes) || atomic_read(&kmm->claims));
 	ksm_domain_put(kmm->engine, kmm->domain);
 	mm_slot_free(ksm_mm_cache, kmm);
 	mmdrop(mm);
@@ -174,7 +174,7 @@ bool ksm_registry_exit(struct ksm_engine *engine, struct mm_struct *mm)
 
 	spin_lock(&registry->lock);
 	kmm = ksm_registry_find(registry, mm);
-	idle = kmm && kmm != registry->cursor && xa_empty(&kmm->chunks);
+	idle = kmm && kmm != registry->cursor && !atomic_long_read(&kmm->bytes);
 	if (idle)
 		mm_slot_remove(&kmm->slot);
 	else if (kmm && registry->cursor && kmm != registry->cursor)
@@ -339,8 +339,7 @@ long ksm_registry_metadata(struct ksm_engine *engine, struct mm_struct *mm)
 	spin_lock(&engine->registry.lock);
 	kmm = ksm_registry_find(&engine->registry, mm);
 	if (kmm)
-		bytes = ksm_stats_cost(atomic_long_read(&kmm->nr_chunks),
-				       atomic_long_read(&kmm->nr_items));
+		bytes = atomic_long_read(&kmm->bytes);
 	spin_unlock(&engine->registry.lock);
 	return bytes;
 }

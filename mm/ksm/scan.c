@@ -403,7 +403,7 @@ static void ksm_scan_prefetch(struct ksm_scan *scan, pte_t *pte, unsigned long a
 	struct ksm_rmap_item *item;
 	pte_t entry;
 
-	if (!scan->chunk || far >= end)
+	if (!scan->chunk || !scan->chunk->full || far >= end)
 		return;
 	prefetch(ksm_slot_item(*ksm_chunk_slot(scan->chunk, far)));
 	item = ksm_slot_item(*ksm_chunk_slot(scan->chunk, near));
@@ -461,17 +461,20 @@ static void ksm_scan_table(struct ksm_scan *scan, struct vm_area_struct *vma,
 #ifdef CONFIG_TRANSPARENT_HUGEPAGE
 /* See ksm_scan_may_clean(): one page that keeps still is enough to make it worth while. */
 static bool ksm_scan_may_clean_huge(struct ksm_scan *scan, struct vm_area_struct *vma,
-				    struct folio *folio)
+				    unsigned long addr, struct folio *folio)
 {
 	struct ksm_chunk *chunk = scan->chunk;
 	unsigned int i;
 
 	if ((vma->vm_flags & VM_SHADOW_STACK) || ksm_scan_is_held(folio))
 		return false;
-	for (i = 0; scan->renew && chunk && chunk->nr && i < PTRS_PER_PTE; i++)
+	if (!chunk || !chunk->full)
+		return ksm_chunk_next_used(scan->worker->kmm, addr, addr + PMD_SIZE) ==
+		       addr + PMD_SIZE;
+	for (i = 0; scan->renew && i < PTRS_PER_PTE; i++)
 		if (ksm_slot_history(chunk->slots[i]).calm)
 			return true;
-	return !chunk || !chunk->nr;
+	return !chunk->nr;
 }
 
 /*
@@ -483,9 +486,9 @@ static void ksm_scan_start_huge(struct ksm_scan *scan, struct vm_area_struct *vm
 				pmd_t *pmd, unsigned long addr, struct folio *folio)
 {
 	pmd_t entry = pmdp_get(pmd);
-	bool clean = pmd_dirty(entry) && ksm_scan_may_clean_huge(scan, vma, folio);
+	bool clean = pmd_dirty(entry) && ksm_scan_may_clean_huge(scan, vma, addr, folio);
 
-	if (scan->chunk) {
+	if (scan->chunk && scan->chunk->full) {
 		scan->chunk->written = pmd_dirty(entry);
 		scan->chunk->cleaned = clean;
 	}
@@ -515,6 +518,9 @@ static void ksm_scan_huge_pages(struct ksm_scan *scan, struct vm_area_struct *vm
 
 	if (!(addr & ~PMD_MASK))
 		ksm_scan_start_huge(scan, vma, pmd, addr, page_folio(page));
+	/* Few pages of it are known, and those from before it was huge: read all. */
+	if (scan->chunk && !scan->chunk->full)
+		scan->wary = true;
 	dirty = !scan->chunk || scan->chunk->written || pmd_dirty(pmdp_get(pmd));
 	/* A page that smart scan passed over now would not be read the next time. */
 	scan->wary |= scan->chunk && scan->chunk->cleaned;
@@ -676,7 +682,7 @@ static void ksm_scan_finish(struct ksm_scan *scan)
 	worker->chunk = NULL;
 	if (!worker->nr || scan->zero_only)
 		return;
-	worker->chunk = ksm_chunk_get(worker->kmm, worker->batch[0].addr);
+	worker->chunk = ksm_chunk_get(worker->kmm, worker->batch, worker->nr);
 	while (!worker->chunk && worker->nr) {
 		struct page *page = worker->batch[--worker->nr].page;
 

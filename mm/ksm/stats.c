@@ -32,41 +32,15 @@ long ksm_stats_volatile(struct ksm_engine *engine)
 }
 
 /**
- * ksm_stats_cost() - what remembering pages takes
- * @nr_chunks: chunks, each with all its slots
- * @nr_items: rmap items
- *
- * Return: bytes.
- */
-long ksm_stats_cost(long nr_chunks, long nr_items)
-{
-	const long chunk = sizeof(struct ksm_chunk) + PTRS_PER_PTE * sizeof(u64);
-
-	return nr_chunks * chunk + nr_items * (long)sizeof(struct ksm_rmap_item);
-}
-
-/**
- * ksm_stats_metadata() - memory that the engine spends on remembering pages
- * @engine: the engine
- *
- * Return: bytes in chunks, with all their slots, and in rmap items.
- */
-long ksm_stats_metadata(struct ksm_engine *engine)
-{
-	return ksm_stats_cost(ksm_stat_read(engine, KSM_STAT_CHUNKS),
-			      ksm_stat_read(engine, KSM_STAT_ITEMS));
-}
-
-/**
  * ksm_stats_profit() - memory saved, less what saving it costs
  * @engine: the engine
  * @zero_pages: pages that are mapped to the zero page instead of their own
  *
- * Return: bytes; negative while the metadata outweighs the savings.
+ * Return: bytes; negative while chunks, slots and rmap items outweigh the savings.
  */
 long ksm_stats_profit(struct ksm_engine *engine, long zero_pages)
 {
 	long saved = ksm_stat_read(engine, KSM_STAT_SHARING) + zero_pages;
 
-	return saved * (long)PAGE_SIZE - ksm_stats_metadata(engine);
+	return saved * (long)PAGE_SIZE - ksm_stat_read(engine, KSM_STAT_BYTES);
 }

@@ -163,12 +163,17 @@ static void ksm_test_chunk_survives_no_memory(struct kunit *test)
 	struct ksm_mm *kmm = kt_kmm(test, kt_mm(test));
 	const unsigned long addr = KT_VAST / 2;
 	struct ksm_chunk *chunk = NULL;
-	int bytes;
+	struct ksm_candidate *cands;
+	int bytes, i;
 
+	cands = kunit_kcalloc(test, PTRS_PER_PTE, sizeof(*cands), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, cands);
+	for (i = 0; i < PTRS_PER_PTE; i++)
+		cands[i].addr = addr + i * PAGE_SIZE;
 	kt_failslab_on(test, true);
 	for (bytes = 0; !chunk && bytes < SZ_64K; bytes += 32) {
 		kt_limit(test, bytes);
-		chunk = ksm_chunk_get(kmm, addr);
+		chunk = ksm_chunk_get(kmm, cands, PTRS_PER_PTE);
 		kt_limit(test, -1);
 		KUNIT_EXPECT_PTR_EQ(test, ksm_chunk_find(kmm, addr), chunk);
 		KT_EXPECT_STAT(test, CHUNKS, chunk ? 1 : 0);
@@ -247,7 +252,7 @@ static void ksm_test_match_survives_no_memory(struct kunit *test)
 	kt_mm(test);
 	kt_engine(test)->knobs.max_page_sharing = 2;
 	nr = kt_with_each_failing(test, kt_fail_merging);
-	/* A chunk with its slots, nine items, four nodes, a chain. */
+	/* Slots, made and packed, nine items, four nodes, a chain. */
 	KUNIT_EXPECT_GE(test, nr, 2 + 9 + 4 + 1);
 }
 

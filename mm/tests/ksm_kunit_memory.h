@@ -315,10 +315,10 @@ static void ksm_test_scan_forgets_a_far_area(struct kunit *test)
 	kt_fill_all(test, mm, far, 2, 7);
 	kt_scan(test, KT_SETTLE);
 	KUNIT_EXPECT_TRUE(test, kt_shared(mm, near, mm, far + PAGE_SIZE));
-	KT_EXPECT_STAT(test, CHUNKS, 2);
+	KT_EXPECT_STAT(test, TRACKED, 4);
 	kt_unmap(test, mm, far, 2);
 	kt_scan(test, 1);
-	KT_EXPECT_STAT(test, CHUNKS, 1);
+	KT_EXPECT_STAT(test, TRACKED, 2);
 	KT_EXPECT_STAT(test, SHARING, 1);
 }
 
@@ -425,7 +425,7 @@ static void ksm_test_scan_ends_before_a_runner(struct kunit *test)
 /* The same with a page in each page table, which takes more memory to remember. */
 static void ksm_test_scan_forgets_a_runner(struct kunit *test)
 {
-	const unsigned long spare = 64;
+	const unsigned long spare = 64, few = PTRS_PER_PTE / 2;
 	struct mm_struct *mm = kt_mm(test);
 	struct ksm_engine *engine = kt_engine(test);
 	unsigned long addr = SZ_16M, i;
@@ -433,7 +433,7 @@ static void ksm_test_scan_forgets_a_runner(struct kunit *test)
 
 	kt_map_at(test, mm, addr, 1);
 	kt_fill(test, mm, addr, 1);
-	for (i = 0; i < 3 * spare; i++, addr += PMD_SIZE) {
+	for (i = 0; i < few + 3 * spare; i++, addr += PMD_SIZE) {
 		kt_map_at(test, mm, addr + PMD_SIZE, 1);
 		kt_fill(test, mm, addr + PMD_SIZE, 1);
 		limit = max(limit, (long)(2 * ksm_mm_page_tables(mm) + spare));
@@ -445,7 +445,38 @@ static void ksm_test_scan_forgets_a_runner(struct kunit *test)
 	KUNIT_EXPECT_GT(test, most, (long)spare / 2);
 	KUNIT_EXPECT_LE(test, most, limit);
 	kt_scan(test, 3);
-	KT_EXPECT_STAT(test, CHUNKS, 1);
+	KT_EXPECT_STAT(test, TRACKED, 1);
+}
+
+/* However its pages lie: on stock each takes 64 bytes. */
+static void ksm_test_scan_small_is_not_dear(struct kunit *test)
+{
+	const long nr = 22;
+	struct mm_struct *mm = kt_mm(test);
+	unsigned long stride, addr, i;
+
+	/* One more, that keeps the mm registered. */
+	kt_map_at(test, mm, SZ_16M, 1);
+	kt_fill(test, mm, SZ_16M, 99);
+	for (stride = 1; stride <= PTRS_PER_PTE; stride *= 2) {
+		for (i = 0; i < nr; i++) {
+			addr = SZ_1G + i * stride * PAGE_SIZE;
+			kt_map_at(test, mm, addr, 1);
+			kt_fill(test, mm, addr, 100 + i);
+		}
+		kt_scan(test, 1);
+		KT_EXPECT_STAT(test, TRACKED, nr + 1);
+		KUNIT_EXPECT_LE(test, ksm_registry_metadata(kt_engine(test), mm),
+				(nr + 1) * 64);
+		kt_scan(test, KT_SETTLE);
+		KT_EXPECT_STAT(test, UNSHARED, nr + 1);
+		KUNIT_EXPECT_LE(test, ksm_registry_metadata(kt_engine(test), mm),
+				(nr + 1) * 64);
+		for (i = 0; i < nr; i++)
+			kt_unmap(test, mm, SZ_1G + i * stride * PAGE_SIZE, 1);
+		kt_scan(test, 2);
+		KT_EXPECT_STAT(test, BYTES, 64);
+	}
 }
 
 static void ksm_test_scan_smart_scan_skips(struct kunit *test)
@@ -983,6 +1014,7 @@ static struct kunit_case ksm_test_memory_cases[] = {
 	KUNIT_CASE(ksm_test_scan_takes_turns),
 	KUNIT_CASE(ksm_test_scan_ends_before_a_runner),
 	KUNIT_CASE(ksm_test_scan_forgets_a_runner),
+	KUNIT_CASE(ksm_test_scan_small_is_not_dear),
 	KUNIT_CASE(ksm_test_scan_smart_scan_skips),
 	KUNIT_CASE(ksm_test_unmerge_gives_everything_back),
 	KUNIT_CASE(ksm_test_unmerge_pfn_range),

@@ -221,7 +221,7 @@ static void ksm_test_match_unstable_collision(struct kunit *test)
 	kt_scan(test, 1);
 	chunk = ksm_chunk_find(kt_kmm(test, a), at_a);
 	KUNIT_ASSERT_NOT_NULL(test, chunk);
-	item = ksm_slot_item(*kt_slot(chunk, at_a));
+	item = ksm_slot_item(*ksm_chunk_slot(chunk, at_a));
 	KUNIT_ASSERT_NOT_NULL(test, item);
 
 	/* The cursor is behind A when it is hit. */

@@ -97,20 +97,23 @@ static void kt_unstable_erase(struct kunit *test, struct ksm_rmap_item *item)
 	spin_unlock(&shard->lock);
 }
 
-static u64 *kt_slot(struct ksm_chunk *chunk, unsigned long addr)
+/* The chunk for one page, with a slot for it. */
+static struct ksm_chunk *kt_chunk(struct ksm_mm *kmm, unsigned long addr)
 {
-	return &chunk->slots[(addr - chunk->base) / PAGE_SIZE];
+	const struct ksm_candidate cand = { .addr = addr };
+
+	return ksm_chunk_get(kmm, &cand, 1);
 }
 
 /* An IDLE item for an address where nothing need be mapped. */
 static struct ksm_rmap_item *kt_item(struct kunit *test, struct ksm_mm *kmm,
 				     unsigned long addr)
 {
-	struct ksm_chunk *chunk = ksm_chunk_get(kmm, addr);
+	struct ksm_chunk *chunk = kt_chunk(kmm, addr);
 	struct ksm_rmap_item *item = NULL;
 
 	if (chunk)
-		item = ksm_slot_to_item(kmm, chunk, kt_slot(chunk, addr));
+		item = ksm_slot_to_item(kmm, chunk, ksm_chunk_slot(chunk, addr), addr);
 	KUNIT_ASSERT_NOT_NULL(test, item);
 	return item;
 }
@@ -118,11 +121,11 @@ static struct ksm_rmap_item *kt_item(struct kunit *test, struct ksm_mm *kmm,
 static void kt_sight(struct kunit *test, struct ksm_mm *kmm, unsigned long addr)
 {
 	const struct ksm_history history = { };
-	struct ksm_chunk *chunk = ksm_chunk_get(kmm, addr);
+	struct ksm_chunk *chunk = kt_chunk(kmm, addr);
 
 	KUNIT_EXPECT_NOT_NULL(test, chunk);
 	if (chunk)
-		ksm_slot_sight(kmm, chunk, kt_slot(chunk, addr), addr, &history);
+		ksm_slot_sight(kmm, chunk, ksm_chunk_slot(chunk, addr), addr, &history);
 }
 
 /* engine.c */
@@ -288,12 +291,12 @@ static void ksm_test_registry_metadata(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, ksm_registry_metadata(engine, a), 0);
 	kt_sight(test, kt_kmm(test, a), SZ_1G);
 	one = ksm_registry_metadata(engine, a);
-	KUNIT_EXPECT_GT(test, one, (long)(PTRS_PER_PTE * sizeof(u64)));
+	KUNIT_EXPECT_EQ(test, one, 2 * (long)sizeof(u64));
 	kt_item(test, kt_kmm(test, a), SZ_1G);
 	KUNIT_EXPECT_EQ(test, ksm_registry_metadata(engine, a),
 			one + (long)sizeof(struct ksm_rmap_item));
 	KUNIT_EXPECT_EQ(test, ksm_registry_metadata(engine, a),
-			ksm_stats_metadata(engine));
+			ksm_stat_read(engine, KSM_STAT_BYTES));
 	KUNIT_EXPECT_EQ(test, ksm_registry_metadata(engine, b), 0);
 }
 
@@ -321,9 +324,37 @@ static void ksm_test_chunk_sparse(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, ksm_chunk_next_used(kmm, addr, ULONG_MAX), ULONG_MAX);
 	KUNIT_EXPECT_EQ(test, ksm_chunk_next_used(kmm, SZ_1G, SZ_1G), SZ_1G);
 	KUNIT_EXPECT_EQ(test, ksm_chunk_next_used(kmm, empty, addrs[3]), addrs[3]);
-	KUNIT_EXPECT_NULL(test, ksm_chunk_find(kmm, empty));
-	KT_EXPECT_STAT(test, CHUNKS, ARRAY_SIZE(addrs));
+	KUNIT_EXPECT_NULL(test, ksm_chunk_slot(ksm_chunk_find(kmm, empty), empty));
+	/* They are few, so that they share what is there for few. */
+	KT_EXPECT_STAT(test, CHUNKS, 0);
 	KT_EXPECT_STAT(test, TRACKED, ARRAY_SIZE(addrs));
+}
+
+/* When there are too many pages for one list, those under one page table part. */
+static void ksm_test_chunk_parts(struct kunit *test)
+{
+	struct ksm_mm *kmm = kt_kmm(test, kt_mm(test));
+	const unsigned long base = SZ_1G, end = base + PMD_SIZE;
+	unsigned long addr;
+	u64 *slot;
+
+	for (addr = base - 9 * PAGE_SIZE; addr < end; addr += PAGE_SIZE)
+		kt_sight(test, kmm, addr);
+	KT_EXPECT_STAT(test, CHUNKS, 1);
+	KT_EXPECT_STAT(test, TRACKED, PTRS_PER_PTE + 9);
+	KUNIT_EXPECT_EQ(test, kmm->few.nr, 9);
+	for (addr = base - 9 * PAGE_SIZE; addr < end; addr += PAGE_SIZE) {
+		slot = ksm_chunk_slot(ksm_chunk_find(kmm, addr), addr);
+		KUNIT_EXPECT_TRUE(test, slot && ksm_slot_matches(*slot, addr));
+	}
+	kt_lock(test);
+	KUNIT_EXPECT_EQ(test, ksm_validate(kt_engine(test)), 0);
+	/* What is left of an array goes into a list, when there is not much of it. */
+	ksm_chunk_retire(kmm, base + 9 * PAGE_SIZE, end);
+	KUNIT_EXPECT_EQ(test, ksm_validate(kt_engine(test)), 0);
+	kt_unlock(test);
+	KUNIT_EXPECT_EQ(test, ksm_registry_metadata(kt_engine(test), kmm->slot.mm),
+			sizeof(struct ksm_chunk) + 18 * 2 * sizeof(u64));
 }
 
 static void ksm_test_chunk_retire(struct kunit *test)
@@ -373,13 +404,13 @@ static void ksm_test_item_keeps_history(struct kunit *test)
 	};
 	struct ksm_mm *kmm = kt_kmm(test, kt_mm(test));
 	const unsigned long addr = SZ_1G + 7 * PAGE_SIZE;
-	struct ksm_chunk *chunk = ksm_chunk_get(kmm, addr);
+	struct ksm_chunk *chunk = kt_chunk(kmm, addr);
 	struct ksm_rmap_item *item;
 	struct ksm_history found;
 	u64 *slot;
 
 	KUNIT_ASSERT_NOT_NULL(test, chunk);
-	slot = kt_slot(chunk, addr);
+	slot = ksm_chunk_slot(chunk, addr);
 	ksm_slot_sight(kmm, chunk, slot, ~0ULL, &history);
 	KUNIT_EXPECT_TRUE(test, ksm_slot_is_sighting(*slot));
 	KUNIT_EXPECT_TRUE(test, ksm_slot_matches(*slot, ~0ULL));
@@ -387,7 +418,7 @@ static void ksm_test_item_keeps_history(struct kunit *test)
 	found = ksm_slot_history(*slot);
 	KUNIT_EXPECT_MEMEQ(test, &found, &history, sizeof(found));
 
-	item = ksm_slot_to_item(kmm, chunk, slot);
+	item = ksm_slot_to_item(kmm, chunk, slot, addr);
 	KUNIT_ASSERT_NOT_NULL(test, item);
 	KUNIT_EXPECT_PTR_EQ(test, ksm_slot_item(*slot), item);
 	KUNIT_EXPECT_EQ(test, ksm_item_addr(item), addr);
@@ -832,7 +863,7 @@ static void ksm_test_stats_figures(struct kunit *test)
 	KUNIT_EXPECT_TRUE(test, kt_unstable_insert(test, kt_item(test, kmm, SZ_1G),
 						   5));
 	KUNIT_EXPECT_EQ(test, ksm_stats_volatile(engine), 1);
-	cost = ksm_stats_metadata(engine);
+	cost = ksm_stat_read(engine, KSM_STAT_BYTES);
 	KUNIT_EXPECT_EQ(test, ksm_stats_profit(engine, 0), -cost);
 	ksm_stat_add(engine, KSM_STAT_SHARING, 5);
 	KUNIT_EXPECT_EQ(test, ksm_stats_volatile(engine), 0);
@@ -852,6 +883,7 @@ static struct kunit_case ksm_test_pure_cases[] = {
 	KUNIT_CASE(ksm_test_registry_remove_moves_cursor),
 	KUNIT_CASE(ksm_test_registry_metadata),
 	KUNIT_CASE(ksm_test_chunk_sparse),
+	KUNIT_CASE(ksm_test_chunk_parts),
 	KUNIT_CASE(ksm_test_chunk_retire),
 	KUNIT_CASE(ksm_test_chunk_retire_takes_from_trees),
 	KUNIT_CASE(ksm_test_item_keeps_history),

@@ -11,6 +11,7 @@
 
 unsigned int ksm_fake_locks_held;
 bool ksm_fake_no_memory;
+bool ksm_fake_no_charge;
 struct kmem_cache ksm_fake_kmalloc = { .name = "kmalloc" };
 const void *ksm_fake_woken;
 
@@ -106,4 +107,21 @@ void kfree(const void *object)
 	if (object)
 		ksm_fake_kmalloc.nr--;
 	free((void *)object);
+}
+
+/* In the place of charge.c: a cgroup that has room, or has not. */
+int ksm_charge(struct ksm_mm *kmm, size_t bytes)
+{
+	if (ksm_fake_no_charge)
+		return -ENOMEM;
+	atomic_long_add(bytes, &kmm->bytes);
+	ksm_stat_add(kmm->engine, KSM_STAT_BYTES, bytes);
+	return 0;
+}
+
+void ksm_uncharge(struct ksm_mm *kmm, size_t bytes)
+{
+	CHECK(bytes && bytes <= (size_t)atomic_long_read(&kmm->bytes));
+	atomic_long_add(-(long)bytes, &kmm->bytes);
+	ksm_stat_add(kmm->engine, KSM_STAT_BYTES, -(long)bytes);
 }

@@ -47,6 +47,7 @@
 #define PAGE_SIZE		BIT(PAGE_SHIFT)
 #define PAGE_MASK		(~(PAGE_SIZE - 1))
 #define PTRS_PER_PTE		512
+#define PMD_SIZE		(PTRS_PER_PTE * PAGE_SIZE)
 #define MAX_NUMNODES		4
 #define U8_MAX			UCHAR_MAX
 #define U32_MAX			UINT_MAX
@@ -114,6 +115,7 @@ struct kmem_cache {
 };
 
 extern bool ksm_fake_no_memory;
+extern bool ksm_fake_no_charge;		/* the memory cgroup is at its limit */
 extern struct kmem_cache ksm_fake_kmalloc;	/* counts what kzalloc() gave out */
 
 #define __GFP_NORETRY		0x1000

@@ -26,7 +26,7 @@
 
 static const struct ksm_test *const tables[] = {
 	ksm_policy_tests, ksm_stats_tests, ksm_item_tests, ksm_unstable_tests,
-	ksm_chain_tests, ksm_stable_tests, ksm_mix_tests,
+	ksm_chain_tests, ksm_stable_tests, ksm_mix_tests, ksm_slots_tests,
 };
 
 static u64 rnd_state;

@@ -23,6 +23,7 @@ extern const struct ksm_test ksm_chain_tests[];
 extern const struct ksm_test ksm_item_tests[];
 extern const struct ksm_test ksm_mix_tests[];
 extern const struct ksm_test ksm_policy_tests[];
+extern const struct ksm_test ksm_slots_tests[];
 extern const struct ksm_test ksm_stable_tests[];
 extern const struct ksm_test ksm_stats_tests[];
 extern const struct ksm_test ksm_unstable_tests[];

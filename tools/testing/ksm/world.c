@@ -66,6 +66,7 @@ struct world *world_init(unsigned int max_page_sharing)
 	for (i = 0; i < NR_MMS * NR_CHUNKS; i++) {
 		w->chunks[i].base = 0x7fff00000000 - i * PTRS_PER_PTE * PAGE_SIZE;
 		w->chunks[i].slots = calloc(PTRS_PER_PTE, sizeof(u64));
+		w->chunks[i].full = true;
 	}
 	init_keys(w);
 	world_check(w);
@@ -265,12 +266,13 @@ bool world_to_item(struct world *w, int s)
 	struct ksm_rmap_item *item;
 
 	item = ksm_slot_to_item(world_slot_mm(w, s), slot_chunk(w, s),
-				world_slot_ptr(w, s));
+				world_slot_ptr(w, s),
+				slot_chunk(w, s)->base + s % PTRS_PER_PTE * PAGE_SIZE);
 	if (slot->kind == ITEM) {
 		CHECK(item == world_item(w, s));
 		return true;
 	}
-	CHECK(!item == ksm_fake_no_memory);
+	CHECK(!item == (ksm_fake_no_memory || ksm_fake_no_charge));
 	if (!item)
 		return false;
 	CHECK(item == world_item(w, s));
@@ -607,6 +609,7 @@ static void check_slot(struct world *w, int s, struct count *count)
 	}
 
 	count->stat[KSM_STAT_ITEMS]++;
+	count->stat[KSM_STAT_BYTES] += sizeof(*item);
 	CHECK(item->owner == world_slot_mm(w, s));
 	CHECK_EQ(ksm_item_addr(item),
 		 slot_chunk(w, s)->base + s % PTRS_PER_PTE * PAGE_SIZE);
@@ -662,6 +665,8 @@ static void check_mms(struct world *w)
 		CHECK_EQ(w->mms[i].ksm_rmap_items, used);
 		CHECK_EQ(w->mms[i].ksm_merging_pages, merged);
 		CHECK_EQ(atomic_long_read(&w->kmms[i].nr_items), items);
+		CHECK_EQ(atomic_long_read(&w->kmms[i].bytes),
+			 items * (long)sizeof(struct ksm_rmap_item));
 		CHECK_EQ(atomic_read(&w->kmms[i].claims), claims);
 	}
 }

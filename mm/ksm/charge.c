@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * What remembering the pages of an mm takes, and who pays for it.
+ *
+ * How much of it there is goes by the pages that a process offers: its memory cgroup
+ * pays, so that no one can have the kernel spend more on it than the cgroup may have.
+ * It is the cgroup that the mm is in when the first of its pages is remembered, and
+ * stays that until the last is forgotten, wherever the process moves meanwhile.
+ *
+ * The bytes are charged, not the objects: then no object needs a pointer to whom it
+ * was charged to, which would be one more word for each page.
+ *
+ * A cgroup at its limit has nothing reclaimed for this, let alone anybody killed: it
+ * would be on ksmd's time, for which others wait. There the charge fails, and the page is
+ * not remembered. Merging other pages makes room, and so does all that the cgroup does.
+ *
+ * Not charged are nodes and chains. They belong to all that share, who come and go; there
+ * is not one without a KSM folio, 30 times its size, that is charged.
+ */
+#include "ksm_internal.h"
+#include "ksm.h"
+
+#ifdef CONFIG_MEMCG
+static struct obj_cgroup *ksm_charge_payer(struct mm_struct *mm)
+{
+	struct mem_cgroup *memcg, *old;
+	struct obj_cgroup *payer;
+
+	if (!memcg_kmem_online())
+		return NULL;
+	memcg = get_mem_cgroup_from_mm(mm);
+	old = set_active_memcg(memcg);
+	payer = get_obj_cgroup_from_current();
+	set_active_memcg(old);
+	mem_cgroup_put(memcg);
+	return payer && obj_cgroup_is_root(payer) ? NULL : payer;
+}
+
+static int ksm_charge_payer_with(struct obj_cgroup *payer, size_t bytes)
+{
+	return payer ? obj_cgroup_charge(payer, GFP_NOWAIT, bytes) : 0;
+}
+
+static void ksm_charge_pay_back(struct obj_cgroup *payer, size_t bytes)
+{
+	if (payer)
+		obj_cgroup_uncharge(payer, bytes);
+}
+#else
+static struct obj_cgroup *ksm_charge_payer(struct mm_struct *mm)
+{
+	return NULL;
+}
+
+static int ksm_charge_payer_with(struct obj_cgroup *payer, size_t bytes)
+{
+	return 0;
+}
+
+static void ksm_charge_pay_back(struct obj_cgroup *payer, size_t bytes)
+{
+}
+#endif /* CONFIG_MEMCG */
+
+static void ksm_charge_forget_payer(struct ksm_mm *kmm)
+{
+	obj_cgroup_put(kmm->payer);
+	kmm->payer = NULL;
+}
+
+/**
+ * ksm_charge() - account for memory that is about to be spent on an mm's pages
+ * @kmm: the mm; its worker's own, as all that is remembered of it
+ * @bytes: how much
+ *
+ * Context: does not sleep, and has nothing reclaimed.
+ * Return: 0; -ENOMEM, and nothing changed, if the mm's memory cgroup is at its limit.
+ */
+int ksm_charge(struct ksm_mm *kmm, size_t bytes)
+{
+	bool first = !atomic_long_read(&kmm->bytes);
+
+	if (first)
+		kmm->payer = ksm_charge_payer(kmm->slot.mm);
+	if (ksm_charge_payer_with(kmm->payer, bytes)) {
+		if (first)
+			ksm_charge_forget_payer(kmm);
+		return -ENOMEM;
+	}
+	atomic_long_add(bytes, &kmm->bytes);
+	ksm_stat_add(kmm->engine, KSM_STAT_BYTES, bytes);
+	return 0;
+}
+
+/**
+ * ksm_uncharge() - account for memory that was given back
+ * @kmm: the mm that ksm_charge() was called for
+ * @bytes: how much
+ */
+void ksm_uncharge(struct ksm_mm *kmm, size_t bytes)
+{
+	ksm_charge_pay_back(kmm->payer, bytes);
+	if (atomic_long_read(&kmm->bytes) == bytes)
+		ksm_charge_forget_payer(kmm);
+	ksm_stat_add(kmm->engine, KSM_STAT_BYTES, -(long)bytes);
+	/* Last of all: an mm that nothing is remembered of may go when it exits. */
+	atomic_long_sub(bytes, &kmm->bytes);
+}
