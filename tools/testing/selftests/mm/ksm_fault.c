@@ -12,6 +12,7 @@
 #include "ksm_reclaim.h"
 
 #define NR_PAGES	32
+#define CROWD		300	/* pages that go into a table of their own */
 #define SAME		4	/* pages of each content; two may share a page */
 #define TIMES		4	/* an xarray asks twice before it gives up */
 #define PASSES		8	/* a few more than those that fail */
@@ -154,10 +155,13 @@ static bool refill(void)
 /* Everything that KSM allocates for. */
 static bool life(void)
 {
-	char *addr = ksm_map(NR_PAGES);
+	char *addr = ksm_map(NR_PAGES), *crowd = ksm_map(CROWD);
 
-	if (addr == MAP_FAILED || !refill())
+	if (addr == MAP_FAILED || crowd == MAP_FAILED || !refill())
 		return false;
+	for (int i = 0; i < CROWD; i++)
+		ksm_fill(ksm_page(crowd, i), 1000 + i);
+	ksm_madvise(crowd, CROWD, MADV_MERGEABLE);
 	for (int i = 0; i < NR_PAGES; i++)
 		ksm_fill(ksm_page(addr, i), 1 + i / SAME);
 

@@ -6,7 +6,7 @@
  * counts here is a bound unless its definition leaves it open. Every test with a
  * merge in it looks at the bytes afterwards.
  */
-#include "ksm_util.h"
+#include "ksm_reclaim.h"
 
 FIXTURE(merge) {};
 
@@ -224,7 +224,7 @@ static void check_profit(struct __test_metadata *_metadata, long gain, long cost
 {
 	TH_LOG("%ld bytes gained, %ld bytes of cost for %ld items", gain, cost, items);
 	EXPECT_GT(cost, 0);
-	EXPECT_LE(cost, items * KSM_ITEM_COST_MAX + 3 * KSM_TABLE_COST_MAX);
+	EXPECT_LE(cost, items * KSM_ITEM_COST_MAX);
 }
 
 /* Profit is what the saved pages are worth, less the tracking of each page. */
@@ -431,6 +431,142 @@ TEST_F_TIMEOUT(plain, unused_dups_are_pruned, KSM_TIMEOUT)
 		intact += ksm_holds(ksm_page(addr, i), 10) ||
 			  ksm_holds(ksm_page(addr, i), 2000 + i);
 	EXPECT_EQ(24, intact);
+}
+
+/* What 22 pages take that are unique, each @stride pages after the last. */
+static long small_cost(struct __test_metadata *_metadata, size_t stride)
+{
+	const size_t nr = 22;
+	char *addr = ksm_map(nr * stride);
+	long profit;
+
+	ASSERT_NE(MAP_FAILED, addr);
+	for (size_t i = 0; i < nr; i++)
+		ksm_fill(ksm_page(addr, i * stride), 1000 * stride + i);
+	ASSERT_EQ(0, ksm_madvise(addr, nr * stride, MADV_MERGEABLE));
+	ASSERT_EQ(0, ksm_scan(3));
+	ASSERT_EQ(0, ksm_write("run", "0"));
+	EXPECT_EQ((long)nr, ksm_stat_of(0, "ksm_rmap_items"));
+	profit = ksm_stat_of(0, "ksm_process_profit");
+	EXPECT_EQ(profit, ksm_get("general_profit"));
+	munmap(addr, nr * stride * psize());
+	ASSERT_EQ(0, ksm_scan(2));
+	EXPECT_EQ(0, ksm_get("general_profit"));
+	return -profit;
+}
+
+/* However the pages of a small process lie, none takes more than 64 bytes. */
+TEST_F_TIMEOUT(plain, small_processes_are_cheap, KSM_TIMEOUT)
+{
+	for (size_t stride = 1; stride <= 512; stride *= 2) {
+		long cost = small_cost(_metadata, stride);
+
+		TH_LOG("%ld bytes for 22 pages, %zu apart", cost, stride);
+		EXPECT_LE(cost, 22 * KSM_ITEM_COST_MAX);
+	}
+}
+
+/* -- Who pays -- */
+
+#define PAID_PAGES	16384
+
+FIXTURE(payer)
+{
+	struct ksm_child child;
+};
+
+/* A child in a cgroup, with as many pages, no two of them equal. */
+static void live_in_cgroup(struct ksm_child *child)
+{
+	char *addr = ksm_map(PAID_PAGES);
+
+	if (addr == MAP_FAILED || ksm_spew(KSM_CGROUP "/cgroup.procs", "0"))
+		_exit(1);
+	ksm_fill_pages(addr, PAID_PAGES, 1, 1);
+	if (ksm_madvise(addr, PAID_PAGES, MADV_MERGEABLE))
+		_exit(2);
+	ksm_child_pause(child);
+	_exit(ksm_pages_hold(addr, PAID_PAGES, 1, 1) ? 0 : 3);
+}
+
+FIXTURE_SETUP(payer)
+{
+	const char *why_not = ksm_setup();
+	struct ksm_child child;		/* @self is shared with it */
+
+	if (why_not)
+		SKIP(return, "%s", why_not);
+	if (!ksm_cgroups_on() || !ksm_cgroup_make(KSM_CGROUP))
+		SKIP(return, "no memory cgroups (v2)");
+	if (ksm_child_fork(&child))
+		live_in_cgroup(&child);
+	ASSERT_TRUE(ksm_child_wait(&child));
+	self->child = child;
+}
+
+FIXTURE_TEARDOWN_PARENT(payer)
+{
+	ksm_restore();
+	rmdir(KSM_CGROUP);
+}
+
+static long cgroup_get(const char *file, const char *field)
+{
+	char path[96], buf[4096], *at;
+
+	snprintf(path, sizeof(path), KSM_CGROUP "/%s", file);
+	if (ksm_slurp(path, buf, sizeof(buf)) <= 0)
+		return LONG_MIN;
+	at = field ? strstr(buf, field) : buf;
+	return at ? strtol(at + (field ? strlen(field) : 0), NULL, 10) : LONG_MIN;
+}
+
+/* The kernel charges up to 64 pages for each CPU in advance. */
+static long slack(void)
+{
+	return 64 * psize() * sysconf(_SC_NPROCESSORS_ONLN);
+}
+
+/* What is remembered of a process's pages is charged to its cgroup, and given back. */
+TEST_F_TIMEOUT(payer, is_the_cgroup, KSM_TIMEOUT)
+{
+	long before = cgroup_get("memory.current", NULL), cost, paid;
+
+	ASSERT_EQ(0, ksm_scan(3));
+	ASSERT_EQ(0, ksm_write("run", "0"));
+	EXPECT_EQ(PAID_PAGES, ksm_stat_of(self->child.pid, "ksm_rmap_items"));
+	cost = -ksm_stat_of(self->child.pid, "ksm_process_profit");
+	paid = cgroup_get("memory.current", NULL) - before;
+	TH_LOG("%ld bytes, %ld paid", cost, paid);
+	EXPECT_GE(paid, cost - slack());
+	ASSERT_EQ(0, ksm_write("run", "2"));
+	EXPECT_LE(cgroup_get("memory.current", NULL), before + slack());
+	EXPECT_EQ(0, ksm_child_finish(&self->child));
+}
+
+/*
+ * A cgroup at its limit: ksmd does not go beyond it, nor has anybody killed for it. What
+ * was not remembered is, when there is room.
+ */
+TEST_F_TIMEOUT(payer, is_at_its_limit, KSM_TIMEOUT)
+{
+	long room = cgroup_get("memory.current", NULL) + 16 * psize();
+	char limit[24];
+
+	snprintf(limit, sizeof(limit), "%ld", room);
+	ASSERT_EQ(0, ksm_spew(KSM_CGROUP "/memory.max", limit));
+	ASSERT_EQ(0, ksm_scan(5));
+	EXPECT_EQ(0, cgroup_get("memory.events", "oom_kill "));
+	EXPECT_LE(cgroup_get("memory.current", NULL), room);
+	EXPECT_LT(ksm_get("pages_unshared"), PAID_PAGES);
+	EXPECT_LE(-ksm_stat_of(self->child.pid, "ksm_process_profit"),
+		  16 * (long)psize() + slack());
+
+	ASSERT_EQ(0, ksm_spew(KSM_CGROUP "/memory.max", "max"));
+	ASSERT_EQ(0, ksm_scan(3));
+	EXPECT_EQ(PAID_PAGES, ksm_get("pages_unshared"));
+	EXPECT_EQ(0, cgroup_get("memory.events", "oom_kill "));
+	EXPECT_EQ(0, ksm_child_finish(&self->child));
 }
 
 TEST_HARNESS_MAIN

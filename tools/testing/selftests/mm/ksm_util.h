@@ -50,8 +50,6 @@
 
 /* Upper limit of what one tracked page may be charged in the profit figures. */
 #define KSM_ITEM_COST_MAX	64
-/* And for each page table that has any: a slot for each of its pages. */
-#define KSM_TABLE_COST_MAX	(4096 + 128)
 /* Passes that smart scanning may leave out between two looks at a page. */
 #define KSM_SKIPS_MAX		8
 
