@@ -30,7 +30,7 @@ struct ksm_engine ksm_engine;
 /* Has the engine come up? Until then nobody can register. */
 static bool ksm_is_up(void)
 {
-	return ksm_engine.shards;
+	return ksm_engine.worker.engine;
 }
 
 /* Can pages of such an area be anonymous, private, and of the ordinary kind? */
@@ -360,11 +360,14 @@ static int __init ksm_bring_up(void)
 	struct task_struct *ksmd;
 	int err;
 
-	err = ksm_caches_create() ?: ksm_engine_init(&ksm_engine, totalram_pages());
+	err = ksm_caches_create();
 	if (err)
 		return err;
-	if (!IS_ENABLED(CONFIG_SYSFS))
-		ksm_engine.run = KSM_RUN_MERGE;	/* nobody could start it */
+	ksm_engine_init(&ksm_engine, totalram_pages());
+	if (!IS_ENABLED(CONFIG_SYSFS))		/* nobody could start it */
+		err = ksm_daemon_set_run(&ksm_engine, KSM_RUN_MERGE);
+	if (err)
+		return err;
 	ksmd = kthread_run(ksm_daemon, &ksm_engine, "ksmd");
 	if (IS_ERR(ksmd)) {
 		pr_err("ksm: cannot start ksmd: %pe\n", ksmd);

@@ -227,14 +227,17 @@ static int ksm_daemon_unmerge(struct ksm_engine *engine)
  *
  * Context: may sleep.
  * Return: 0; -ENOMEM or -ERESTARTSYS if not everything could be unmerged, the state
- * then being KSM_RUN_STOP.
+ * then being KSM_RUN_STOP; -ENOMEM, and nothing changed, if merging is to be started for
+ * the first time.
  */
 int ksm_daemon_set_run(struct ksm_engine *engine, unsigned long run)
 {
 	int err = 0;
 
 	ksm_daemon_lock(engine);
-	if (engine->run != run) {
+	if (run == KSM_RUN_MERGE)
+		err = ksm_engine_start(engine);
+	if (!err && engine->run != run) {
 		WRITE_ONCE(engine->run, run);
 		if (run == KSM_RUN_UNMERGE)
 			err = ksm_daemon_unmerge(engine);

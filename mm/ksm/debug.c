@@ -227,7 +227,7 @@ int ksm_validate(struct ksm_engine *engine)
 	lockdep_assert_held(&engine->mutex);
 	if (!ksm_validate_due(engine))
 		return 0;
-	for (i = 0; i < 1U << engine->shard_bits; i++) {
+	for (i = 0; i < ksm_nr_shards(engine); i++) {
 		struct ksm_shard *shard = &engine->shards[i];
 
 		spin_lock(&shard->lock);

@@ -33,28 +33,15 @@ int ksm_caches_create(void)
  * ksm_engine_init() - make an engine, stopped and with the default settings
  * @engine: room for it
  * @nr_pages: memory that it may have to scan, for the size of its trees
- *
- * Context: may sleep.
- * Return: 0; -ENOMEM, and nothing to be undone.
  */
-int ksm_engine_init(struct ksm_engine *engine, unsigned long nr_pages)
+void ksm_engine_init(struct ksm_engine *engine, unsigned long nr_pages)
 {
-	unsigned int i;
-
 	memset(engine, 0, sizeof(*engine));
 	engine->shard_bits = ksm_policy_shard_bits(nr_pages);
-	engine->shards = kvcalloc(1UL << engine->shard_bits,
-				  sizeof(*engine->shards), GFP_KERNEL);
-	if (!engine->shards)
-		return -ENOMEM;
-	for (i = 0; i < 1U << engine->shard_bits; i++)
-		spin_lock_init(&engine->shards[i].lock);
-
 	engine->seed = get_random_u64();
 	engine->zero_hash = ksm_hash(engine, page_address(ZERO_PAGE(0)));
 	engine->rekeyed = -KSM_REKEY_PASSES;
 	engine->knobs = ksm_default_knobs;
-	engine->worker.engine = engine;
 	spin_lock_init(&engine->registry.lock);
 	hash_init(engine->registry.hash);
 	INIT_LIST_HEAD(&engine->registry.mms);
@@ -66,6 +53,36 @@ int ksm_engine_init(struct ksm_engine *engine, unsigned long nr_pages)
 	mutex_init(&engine->mutex);
 	init_waitqueue_head(&engine->sleep_wait);
 	init_waitqueue_head(&engine->idle_wait);
+	engine->worker.engine = engine;
+}
+
+/**
+ * ksm_engine_start() - have trees, before anything is scanned for the first time
+ * @engine: the engine
+ *
+ * On a large machine they take megabytes, also where nobody ever merges anything. So they
+ * are made when merging is first switched on, and then stay.
+ *
+ * Context: may sleep; the engine mutex is held, so that no two make them.
+ * Return: 0; -ENOMEM, and nothing changed.
+ */
+int ksm_engine_start(struct ksm_engine *engine)
+{
+	const unsigned int nr = 1U << engine->shard_bits;
+	struct ksm_shard *shards;
+	unsigned int i;
+
+	lockdep_assert_held(&engine->mutex);
+	if (engine->shards)
+		return 0;
+	/* Not worth having somebody killed for it. */
+	shards = kvcalloc(nr, sizeof(*shards),
+			  GFP_KERNEL | __GFP_RETRY_MAYFAIL | __GFP_NOWARN);
+	if (!shards)
+		return -ENOMEM;
+	for (i = 0; i < nr; i++)
+		spin_lock_init(&shards[i].lock);
+	engine->shards = shards;
 	return 0;
 }
 

@@ -512,7 +512,8 @@ struct ksm_worker {
 
 /**
  * struct ksm_engine - all state of KSM; one in the kernel, a new one in each test
- * @shards: pairs of trees, picked by the top bits of the hash
+ * @shards: pairs of trees, picked by the top bits of the hash; NULL until merging is
+ *	    switched on for the first time. Changed under @mutex
  * @shard_bits: log2 of their number, at least 1
  * @seed: of the content hash, random at each boot
  * @zero_hash: hash of the zero page under @seed
@@ -568,6 +569,11 @@ static inline int ksm_key_cmp(const struct ksm_key *a, const struct ksm_key *b)
 static inline struct ksm_shard *ksm_shard(struct ksm_engine *engine, u64 hash)
 {
 	return &engine->shards[hash >> (64 - engine->shard_bits)];
+}
+
+static inline unsigned int ksm_nr_shards(const struct ksm_engine *engine)
+{
+	return engine->shards ? 1U << engine->shard_bits : 0;
 }
 
 static inline u64 ksm_hash(struct ksm_engine *engine, const void *page)
@@ -682,7 +688,8 @@ static inline long ksm_stat_read(struct ksm_engine *engine, enum ksm_stat stat)
 extern struct ksm_engine ksm_engine;
 
 /* engine.c: the life of an engine */
-int ksm_engine_init(struct ksm_engine *engine, unsigned long nr_pages);
+void ksm_engine_init(struct ksm_engine *engine, unsigned long nr_pages);
+int ksm_engine_start(struct ksm_engine *engine);
 void ksm_engine_destroy(struct ksm_engine *engine);
 int ksm_caches_create(void);
 

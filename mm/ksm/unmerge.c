@@ -213,7 +213,7 @@ int ksm_unmerge_empty_stable(struct ksm_engine *engine)
 	int err = 0;
 
 	lockdep_assert_held(&engine->mutex);
-	for (i = 0; i < 1U << engine->shard_bits; i++)
+	for (i = 0; i < ksm_nr_shards(engine); i++)
 		if (ksm_unmerge_empty_shard(engine, &engine->shards[i]))
 			err = -EBUSY;
 	return err;
@@ -306,7 +306,7 @@ void ksm_unmerge_pfn_range(struct ksm_engine *engine, unsigned long start_pfn,
 	unsigned int i;
 	LIST_HEAD(dead);
 
-	for (i = 0; i < 1U << engine->shard_bits; i++) {
+	for (i = 0; i < ksm_nr_shards(engine); i++) {
 		shard = &engine->shards[i];
 		spin_lock(&shard->lock);
 		rb = rb_first(&shard->stable);

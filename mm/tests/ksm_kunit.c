@@ -367,11 +367,20 @@ static long kt_objects(const char *name)
 	return info.active_objs;
 }
 
+static int kt_start(struct ksm_engine *engine)
+{
+	int err;
+
+	mutex_lock(&engine->mutex);
+	err = ksm_engine_start(engine);
+	mutex_unlock(&engine->mutex);
+	return err;
+}
+
 static int ksm_test_init(struct kunit *test)
 {
 	struct kt *kt = kunit_kzalloc(test, sizeof(*kt), GFP_KERNEL);
 	unsigned int i;
-	int err;
 
 	if (!kt)
 		return -ENOMEM;
@@ -379,9 +388,9 @@ static int ksm_test_init(struct kunit *test)
 	kt->taints = get_taint() & KT_TAINTS;
 	for (i = 0; i < ARRAY_SIZE(kt_caches); i++)
 		kt->objects[i] = kt_objects(kt_caches[i]);
-	err = ksm_engine_init(&kt->engine, 0);
+	ksm_engine_init(&kt->engine, 0);
 	kt->engine.knobs.smart_scan = false;
-	return err;
+	return kt_start(&kt->engine);
 }
 
 /* Unmerging gives everything back; and with the mms the last node goes. */

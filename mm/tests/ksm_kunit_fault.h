@@ -110,12 +110,14 @@ static bool kt_fail_engine(struct kunit *test, unsigned int nth)
 
 	if (!engine)
 		return false;
+	ksm_engine_init(engine, 0);
 	kt_arm(nth);
-	err = ksm_engine_init(engine, 0);
+	err = ksm_daemon_set_run(engine, KSM_RUN_MERGE);
 	failed = kt_disarm();
 	kt_note(test, err, failed);
-	if (!err)
-		ksm_engine_destroy(engine);
+	KUNIT_EXPECT_EQ(test, engine->run, err ? KSM_RUN_STOP : KSM_RUN_MERGE);
+	KUNIT_EXPECT_EQ(test, !engine->shards, !!err);
+	ksm_engine_destroy(engine);
 	return failed;
 }
 

@@ -130,6 +130,36 @@ static void kt_sight(struct kunit *test, struct ksm_mm *kmm, unsigned long addr)
 
 /* engine.c */
 
+/* What was never started has no trees, and nothing minds. */
+static void ksm_test_engine_starts_small(struct kunit *test)
+{
+	struct ksm_engine *engine = kunit_kzalloc(test, sizeof(*engine), GFP_KERNEL);
+	struct mm_struct *mm = kt_bare_mm(test);
+	struct ksm_shard *shards;
+
+	KUNIT_ASSERT_NOT_NULL(test, engine);
+	ksm_engine_init(engine, SZ_1G);
+	KUNIT_EXPECT_NULL(test, engine->shards);
+	KUNIT_EXPECT_EQ(test, kt_register(engine, mm), 0);
+	KUNIT_EXPECT_EQ(test, ksm_daemon_set_run(engine, KSM_RUN_UNMERGE), 0);
+	KUNIT_EXPECT_EQ(test, ksm_daemon_set_run(engine, KSM_RUN_STOP), 0);
+	KUNIT_EXPECT_NULL(test, engine->shards);
+	mutex_lock(&engine->mutex);
+	KUNIT_EXPECT_EQ(test, ksm_daemon_forget(engine), 0);
+	KUNIT_EXPECT_EQ(test, ksm_validate(engine), 0);
+	mutex_unlock(&engine->mutex);
+	ksm_unmerge_pfn_range(engine, 0, ULONG_MAX);
+
+	KUNIT_EXPECT_EQ(test, ksm_daemon_set_run(engine, KSM_RUN_MERGE), 0);
+	shards = engine->shards;
+	KUNIT_EXPECT_NOT_NULL(test, shards);
+	KUNIT_EXPECT_EQ(test, ksm_daemon_set_run(engine, KSM_RUN_STOP), 0);
+	KUNIT_EXPECT_EQ(test, ksm_daemon_set_run(engine, KSM_RUN_MERGE), 0);
+	KUNIT_EXPECT_PTR_EQ(test, engine->shards, shards);
+	KUNIT_EXPECT_FALSE(test, ksm_registry_exit(engine, mm));
+	ksm_engine_destroy(engine);
+}
+
 static void ksm_test_engine_two_do_not_meet(struct kunit *test)
 {
 	struct ksm_engine *other = kunit_kzalloc(test, sizeof(*other), GFP_KERNEL);
@@ -139,7 +169,8 @@ static void ksm_test_engine_two_do_not_meet(struct kunit *test)
 	int i, err;
 
 	KUNIT_ASSERT_NOT_NULL(test, other);
-	KUNIT_ASSERT_EQ(test, ksm_engine_init(other, 0), 0);
+	ksm_engine_init(other, 0);
+	KUNIT_ASSERT_EQ(test, kt_start(other), 0);
 	KUNIT_EXPECT_EQ(test, kt_register(other, b), 0);
 	for (i = 0; i < KT_SETTLE; i++) {
 		kt_scan(test, 1);
@@ -873,6 +904,7 @@ static void ksm_test_stats_figures(struct kunit *test)
 }
 
 static struct kunit_case ksm_test_pure_cases[] = {
+	KUNIT_CASE(ksm_test_engine_starts_small),
 	KUNIT_CASE(ksm_test_engine_two_do_not_meet),
 	KUNIT_CASE(ksm_test_registry_visits_each_once),
 	KUNIT_CASE(ksm_test_registry_new_one_comes_last),
