@@ -130,16 +130,24 @@ static int ksm_unmerge_area(struct vm_area_struct *vma, unsigned long start,
 	return vma->anon_vma ? ksm_merge_break(vma, start, end, true) : 0;
 }
 
+static int ksm_unmerge_offered(struct vm_area_struct *vma)
+{
+	return ksm_area_offered(vma) ?
+		ksm_unmerge_area(vma, vma->vm_start, vma->vm_end) : 0;
+}
+
 static int ksm_withdraw(struct vm_area_struct *vma)
 {
-	int err;
-
-	if (!ksm_area_offered(vma))
-		return 0;
-	err = ksm_unmerge_area(vma, vma->vm_start, vma->vm_end);
-	if (!err)
+	if (ksm_area_offered(vma))
 		vm_flags_clear(vma, VM_MERGEABLE);
-	return err;
+	return 0;
+}
+
+/* All areas or none: after an error what is offered is what was offered. */
+static int ksm_withdraw_all(struct mm_struct *mm)
+{
+	return ksm_visit_areas(mm, ksm_unmerge_offered) ?:
+	       ksm_visit_areas(mm, ksm_withdraw);
 }
 
 /**
@@ -167,7 +175,8 @@ int ksm_enable_merge_any(struct mm_struct *mm)
  *
  * Areas that were offered by madvise() are withdrawn too.
  *
- * Return: 0; -ENOMEM or -ERESTARTSYS, with everything offered as before.
+ * Return: 0, and nothing is merged; an error of ksm_merge_break(), with everything
+ * offered as before.
  */
 int ksm_disable_merge_any(struct mm_struct *mm)
 {
@@ -175,10 +184,8 @@ int ksm_disable_merge_any(struct mm_struct *mm)
 
 	if (!ksm_offers_all(mm))
 		return 0;
-	err = ksm_visit_areas(mm, ksm_withdraw);
-	if (err)
-		ksm_visit_areas(mm, ksm_offer);
-	else
+	err = ksm_withdraw_all(mm);
+	if (!err)
 		mm_flags_clear(MMF_VM_MERGE_ANY, mm);
 	return err;
 }
@@ -187,15 +194,15 @@ int ksm_disable_merge_any(struct mm_struct *mm)
  * ksm_disable() - unmerge an mm for good, because its pages cannot be shared
  * @mm: the mm, with mmap_lock held for writing
  *
- * Return: 0, -ENOMEM or -ERESTARTSYS.
+ * Return: 0, and nothing is merged; an error of ksm_merge_break(), with everything
+ * offered as before.
  */
 int ksm_disable(struct mm_struct *mm)
 {
 	mmap_assert_write_locked(mm);
 	if (!ksm_is_registered(mm))
 		return 0;
-	return ksm_offers_all(mm) ? ksm_disable_merge_any(mm) :
-				    ksm_visit_areas(mm, ksm_withdraw);
+	return ksm_offers_all(mm) ? ksm_disable_merge_any(mm) : ksm_withdraw_all(mm);
 }
 
 static int ksm_madvise_mergeable(struct vm_area_struct *vma, vm_flags_t *flags)
@@ -234,7 +241,8 @@ static int ksm_madvise_unmergeable(struct vm_area_struct *vma,
  * @flags: flags of the range, to be changed
  *
  * Context: may sleep, and fault.
- * Return: 0; -ENOMEM; -ERESTARTSYS when a signal is pending.
+ * Return: 0; -ENOMEM; -ERESTARTSYS when a signal is pending; any other error of
+ * ksm_merge_break(). After an error the range is on offer, or not, as before.
  */
 int ksm_madvise(struct vm_area_struct *vma,
 		unsigned long start, unsigned long end,

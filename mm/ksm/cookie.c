@@ -62,8 +62,8 @@ static int ksm_cookie_write(struct mm_struct *mm, u64 cookie)
  * @cookie: the new cookie
  *
  * Context: may sleep, and fault.
- * Return: 0, and nothing that is mapped is shared any more; -ENOMEM, or -ERESTARTSYS or
- * -EINTR when a signal is pending, and the cookie as before.
+ * Return: 0, and nothing that is mapped is shared any more; an error of ksm_merge_break(),
+ * or -EINTR when a signal is pending, and the cookie as before.
  */
 int ksm_cookie_set(struct ksm_engine *engine, struct mm_struct *mm, u64 cookie)
 {
@@ -166,8 +166,8 @@ static int ksm_cookie_do_pid(struct ksm_engine *engine, unsigned long cmd, pid_t
  * @addr: where the result of PR_KSM_DOMAIN_GET goes; 0 with all others
  *
  * Context: may sleep, and fault.
- * Return: 0; -EINVAL, -ESRCH, -EPERM, -EFAULT or -ENOMEM; -ERESTARTSYS or -EINTR when a
- * signal is pending. The process is in the domain that it was in then.
+ * Return: 0; -EINVAL, -ESRCH, -EPERM, -EFAULT, -ENOMEM or -EHWPOISON; -ERESTARTSYS or
+ * -EINTR when a signal is pending. The process is in the domain that it was in then.
  */
 int ksm_prctl_domain(unsigned long cmd, pid_t pid, unsigned long addr)
 {

@@ -226,9 +226,9 @@ static int ksm_daemon_unmerge(struct ksm_engine *engine)
  * Takes effect, the unmerging above all, before it returns.
  *
  * Context: may sleep.
- * Return: 0; -ENOMEM or -ERESTARTSYS if not everything could be unmerged, the state
- * then being KSM_RUN_STOP; -ENOMEM, and nothing changed, if merging is to be started for
- * the first time.
+ * Return: 0; an error of ksm_unmerge_all() if not everything could be unmerged, the
+ * state then being KSM_RUN_STOP; -ENOMEM, and nothing changed, if merging is to be started
+ * for the first time.
  */
 int ksm_daemon_set_run(struct ksm_engine *engine, unsigned long run)
 {

@@ -122,8 +122,8 @@ bool ksm_identity_holds(struct ksm_mm *kmm)
  * @kmm: the mm; it is not exiting
  *
  * Context: may sleep, and fault; the engine mutex is held, and no mmap lock.
- * Return: 0; -ENOMEM, or -ERESTARTSYS when a signal is pending: @kmm is in its old domain
- * still, with nothing waiting there, and not to be scanned.
+ * Return: 0; -ENOMEM, or an error of ksm_unmerge_mm(): @kmm is in its old domain still,
+ * with nothing waiting there, and not to be scanned.
  */
 int ksm_identity_update(struct ksm_mm *kmm)
 {

@@ -91,6 +91,7 @@ void ksm_join_demote(struct ksm_engine *engine, struct ksm_rmap_item *item,
 	struct mm_struct *mm = item->owner->slot.mm;
 	unsigned long addr = ksm_item_addr(item);
 	struct vm_area_struct *vma;
+	int err = 0;
 
 	if (ksm_item_state(item) != KSM_ITEM_STABLE || item->stable.node != node ||
 	    node->entry.nr > 1)
@@ -98,9 +99,11 @@ void ksm_join_demote(struct ksm_engine *engine, struct ksm_rmap_item *item,
 	mmap_read_lock(mm);
 	vma = ksm_merge_vma(mm, addr);
 	if (vma)
-		ksm_merge_break(vma, addr, addr + PAGE_SIZE, false);
+		err = ksm_merge_break(vma, addr, addr + PAGE_SIZE, false);
 	mmap_read_unlock(mm);
-	ksm_chunk_untree(engine, item);
+	/* Where it stays, so does the item, for the reverse map. */
+	if (!err)
+		ksm_chunk_untree(engine, item);
 }
 
 /**

@@ -776,6 +776,7 @@ void ksm_merge_freeze(struct mm_struct *mm, struct ksm_merge *merges,
 		      unsigned int nr);
 void ksm_merge_replace(struct mm_struct *mm, struct ksm_merge *merges,
 		       unsigned int nr);
+vm_fault_t ksm_merge_unshare(struct vm_area_struct *vma, unsigned long addr);
 int ksm_merge_break(struct vm_area_struct *vma, unsigned long start,
 		    unsigned long end, bool vma_write_locked);
 

@@ -55,6 +55,8 @@
 #include <linux/xarray.h>
 #include <linux/xxhash.h>
 
+#include <kunit/static_stub.h>
+
 #include <asm/tlbflush.h>
 
 #include <trace/events/ksm.h>

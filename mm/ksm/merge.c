@@ -379,6 +379,22 @@ static const struct mm_walk_ops ksm_break_write_ops = {
 };
 
 /**
+ * ksm_merge_unshare() - make the fault that gives an address a page of its own
+ * @vma: the VMA
+ * @addr: the address
+ *
+ * KUnit tests put a fault that fails in its place.
+ *
+ * Context: may sleep; the mmap_lock is held.
+ * Return: what the fault returned.
+ */
+vm_fault_t ksm_merge_unshare(struct vm_area_struct *vma, unsigned long addr)
+{
+	KUNIT_STATIC_STUB_REDIRECT(ksm_merge_unshare, vma, addr);
+	return handle_mm_fault(vma, addr, FAULT_FLAG_UNSHARE | FAULT_FLAG_REMOTE, NULL);
+}
+
+/**
  * ksm_merge_break() - give a range pages of its own in place of shared ones
  * @vma: the VMA, offered for merging: a KSM page elsewhere, in a mapping of
  *	 /dev/mem say, is none of our business
@@ -388,33 +404,38 @@ static const struct mm_walk_ops ksm_break_write_ops = {
  *
  * An unshare fault is what copies a page. It is repeated until no merged page is
  * left, because a fault may return early without having done anything. It may fail
- * for lack of memory, in a memory cgroup above all: then the range may be half done,
- * which is for the caller to tell, and no harm: merged pages are as good as others.
+ * for lack of memory, in a memory cgroup above all. Then the range may be half done,
+ * which is no harm: merged pages are as good as others.
  *
- * Anything else that it fails with means that the mapping has gone.
+ * After any other failure the page may have gone. If it is still mapped, leave it, and
+ * go on with the rest of the range: memory that has failed cannot be copied, and
+ * memory_failure() is going to unmap it.
  *
  * Context: may sleep, and fault.
- * Return: 0; -ENOMEM; -ERESTARTSYS when a signal is pending.
+ * Return: 0, and no merged page is left; -ENOMEM; -ERESTARTSYS when a signal is pending;
+ * -EHWPOISON or -EFAULT if pages that could not be copied are all that is left.
  */
 int ksm_merge_break(struct vm_area_struct *vma, unsigned long start,
 		    unsigned long end, bool vma_write_locked)
 {
 	const struct mm_walk_ops *ops = vma_write_locked ?
 		&ksm_break_write_ops : &ksm_break_read_ops;
-	vm_fault_t fault;
-	int found;
+	int found, err, failed = 0;
 
 	mmap_assert_locked(vma->vm_mm);
-	for (;;) {
+	while (start < end) {
 		cond_resched();
 		found = walk_page_range_vma(vma, start, end, ops, &start);
 		if (found <= 0)
-			return found;
-		fault = handle_mm_fault(vma, start, FAULT_FLAG_UNSHARE |
-					FAULT_FLAG_REMOTE, NULL);
-		if (fault & VM_FAULT_OOM)
-			return -ENOMEM;
-		if (fault & (VM_FAULT_SIGBUS | VM_FAULT_SIGSEGV))
-			return 0;
+			return found ?: failed;
+		err = vm_fault_to_errno(ksm_merge_unshare(vma, start), FOLL_HWPOISON);
+		if (err == -ENOMEM)
+			return err;
+		if (err && walk_page_range_vma(vma, start, start + PAGE_SIZE, ops,
+					       &start) > 0) {
+			failed = err;
+			start += PAGE_SIZE;
+		}
 	}
+	return failed;
 }

@@ -10,6 +10,15 @@
 #include "ksm_internal.h"
 #include "ksm.h"
 
+/*
+ * Does an error end the unmerging? One that says that some page cannot be copied does
+ * not: all others are unmerged all the same.
+ */
+static bool ksm_unmerge_is_over(int err)
+{
+	return err == -ENOMEM || err == -ERESTARTSYS;
+}
+
 /**
  * ksm_unmerge_forget() - forget all pages of an mm
  * @kmm: the mm
@@ -25,17 +34,18 @@ void ksm_unmerge_forget(struct ksm_mm *kmm)
 static int ksm_unmerge_areas(struct mm_struct *mm, bool locked)
 {
 	struct vm_area_struct *vma;
-	int err;
+	int err, failed = 0;
 
 	VMA_ITERATOR(vmi, mm, 0);
 	for_each_vma(vmi, vma) {
 		if (!(vma->vm_flags & VM_MERGEABLE) || !vma->anon_vma)
 			continue;
 		err = ksm_merge_break(vma, vma->vm_start, vma->vm_end, locked);
-		if (err)
+		if (ksm_unmerge_is_over(err))
 			return err;
+		failed = err ?: failed;
 	}
-	return 0;
+	return failed;
 }
 
 /**
@@ -43,7 +53,7 @@ static int ksm_unmerge_areas(struct mm_struct *mm, bool locked)
  * @mm: its mm, registered or not; its mmap_lock is held for writing
  *
  * Context: may sleep, and fault.
- * Return: 0; -ENOMEM or -ERESTARTSYS with part of the work done.
+ * Return: 0, and nothing is merged; an error of ksm_merge_break() with part of the work done.
  */
 int ksm_unmerge_locked(struct mm_struct *mm)
 {
@@ -56,7 +66,8 @@ int ksm_unmerge_locked(struct mm_struct *mm)
  * @kmm: the mm; it is not exiting
  *
  * Context: may sleep, and fault; the engine mutex is held, and no mmap lock.
- * Return: 0; -ENOMEM or -ERESTARTSYS with part of the work done, and nothing forgotten.
+ * Return: 0, and nothing is merged; an error of ksm_merge_break() with part of the work
+ * done, and nothing forgotten.
  */
 int ksm_unmerge_mm(struct ksm_mm *kmm)
 {
@@ -86,16 +97,14 @@ static int ksm_unmerge_step(struct ksm_engine *engine)
 	if (!err)
 		ksm_unmerge_forget(kmm);
 	mmap_read_unlock(mm);
-	if (err)
-		return err;
 
 	if (exiting) {
 		ksm_registry_remove(engine, kmm);
 		ksm_registry_free(kmm);
-	} else {
+	} else if (!ksm_unmerge_is_over(err)) {
 		ksm_registry_next(engine);
 	}
-	return 0;
+	return err;
 }
 
 /**
@@ -104,21 +113,25 @@ static int ksm_unmerge_step(struct ksm_engine *engine)
  *	    meanwhile are put where they are not missed
  *
  * Context: may sleep; the engine mutex is held.
- * Return: 0; -ENOMEM or -ERESTARTSYS with part of the work done.
+ * Return: 0; -ENOMEM or -ERESTARTSYS with part of the work done; -EHWPOISON or -EFAULT
+ * with all of it done but for pages that cannot be copied. Mms that were not finished
+ * keep their items.
  */
 int ksm_unmerge_all(struct ksm_engine *engine)
 {
 	struct ksm_mm *kmm;
-	int err = 0;
+	int err = 0, failed = 0;
 
 	lockdep_assert_held(&engine->mutex);
-	for (kmm = ksm_registry_start(engine); kmm && !err;
-	     kmm = engine->registry.cursor)
+	for (kmm = ksm_registry_start(engine); kmm && !ksm_unmerge_is_over(err);
+	     kmm = engine->registry.cursor) {
 		err = ksm_unmerge_step(engine);
+		failed = err ?: failed;
+	}
 	ksm_registry_reset(engine);
-	if (!err)
+	if (!failed)
 		ksm_unmerge_empty_stable(engine);
-	return err;
+	return failed;
 }
 
 /**

@@ -16,7 +16,9 @@
  *
  *	./tools/testing/kunit/kunit.py run --kunitconfig mm/ksm/.kunitconfig
  */
+#include <kunit/static_stub.h>
 #include <kunit/test.h>
+#include <kunit/test-bug.h>
 
 #include <linux/debug_locks.h>
 #include <linux/debugfs.h>
@@ -50,6 +52,11 @@ static const char *const kt_caches[] = {
  * @taints: complaints there were before
  * @objects: objects there were before, by cache
  * @refusals: times that something could not be done for lack of memory
+ * @failing_mm: where a fault that unshares is to fail
+ * @failing_addr: and at which address
+ * @failing: what it is to return
+ * @fails_too_late: it is to unshare the page nevertheless
+ * @nr_failed: how often it did
  */
 struct kt {
 	struct ksm_engine engine;
@@ -59,6 +66,11 @@ struct kt {
 	unsigned long taints;
 	long objects[ARRAY_SIZE(kt_caches)];
 	int refusals;
+	struct mm_struct *failing_mm;
+	unsigned long failing_addr;
+	vm_fault_t failing;
+	bool fails_too_late;
+	unsigned int nr_failed;
 };
 
 static struct ksm_engine *kt_engine(struct kunit *test)
@@ -442,6 +454,7 @@ static void ksm_test_exit(struct kunit *test)
 
 #include "ksm_kunit_pure.h"
 #include "ksm_kunit_memory.h"
+#include "ksm_kunit_unmerge.h"
 #include "ksm_kunit_merge.h"
 #include "ksm_kunit_domain.h"
 #include "ksm_kunit_fault.h"
@@ -457,6 +470,11 @@ static struct kunit_suite ksm_test_suites[] = {
 		.init = ksm_test_init,
 		.exit = ksm_test_exit,
 		.test_cases = ksm_test_memory_cases,
+	}, {
+		.name = "ksm_unmerge",
+		.init = ksm_test_init,
+		.exit = ksm_test_exit,
+		.test_cases = ksm_test_unmerge_cases,
 	}, {
 		.name = "ksm_merge",
 		.init = ksm_test_init,
@@ -476,4 +494,4 @@ static struct kunit_suite ksm_test_suites[] = {
 };
 
 kunit_test_suites(&ksm_test_suites[0], &ksm_test_suites[1], &ksm_test_suites[2],
-		  &ksm_test_suites[3], &ksm_test_suites[4]);
+		  &ksm_test_suites[3], &ksm_test_suites[4], &ksm_test_suites[5]);
