@@ -85,9 +85,14 @@ static inline void ksm_might_map_zero_page(struct mm_struct *mm, pte_t pte)
 		ksm_count_zero_pages(mm, 1);
 }
 
-/* A new mm begins empty, or as a byte-wise copy of its parent. */
+/*
+ * A new mm begins empty, or as a byte-wise copy of its parent, whose figures are not
+ * its own, whether it is registered later or not.
+ */
 static inline void ksm_mm_init(struct mm_struct *mm)
 {
+	mm->ksm_rmap_items = 0;
+	mm->ksm_merging_pages = 0;
 	atomic_long_set(&mm->ksm_zero_pages, 0);
 	mm->ksm_cookie = 0;
 }
@@ -100,11 +105,8 @@ static inline void ksm_mm_init(struct mm_struct *mm)
 static inline void ksm_fork(struct mm_struct *child, struct mm_struct *parent)
 {
 	child->ksm_cookie = parent->ksm_cookie;
-	if (!mm_flags_test(MMF_VM_MERGEABLE, parent))
-		return;
-	child->ksm_rmap_items = 0;
-	child->ksm_merging_pages = 0;
-	__ksm_enter(child);
+	if (mm_flags_test(MMF_VM_MERGEABLE, parent))
+		__ksm_enter(child);
 }
 
 /* The wish to have everything merged outlives an exec. */

@@ -183,6 +183,20 @@ static void ksm_test_unmerge_demotes_as_a_whole(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, ksm_item_state(item), KSM_ITEM_IDLE);
 }
 
+/* A child begins as a copy of its parent's mm, but not with its figures. */
+static void ksm_test_mm_begins_at_zero(struct kunit *test)
+{
+	struct mm_struct *mm = kt_bare_mm(test);
+
+	mm->ksm_rmap_items = 3;
+	mm->ksm_merging_pages = 2;
+	atomic_long_set(&mm->ksm_zero_pages, 1);
+	ksm_mm_init(mm);
+	KUNIT_EXPECT_EQ(test, mm->ksm_rmap_items, 0);
+	KUNIT_EXPECT_EQ(test, mm->ksm_merging_pages, 0);
+	KUNIT_EXPECT_EQ(test, mm_ksm_zero_pages(mm), 0);
+}
+
 static struct kunit_case ksm_test_unmerge_cases[] = {
 	KUNIT_CASE(ksm_test_unmerge_tells_of_what_is_left),
 	KUNIT_CASE(ksm_test_unmerge_looks_again),
@@ -190,5 +204,6 @@ static struct kunit_case ksm_test_unmerge_cases[] = {
 	KUNIT_CASE(ksm_test_unmerge_ends_without_memory),
 	KUNIT_CASE(ksm_test_unmerge_leaves_offers_alone),
 	KUNIT_CASE(ksm_test_unmerge_demotes_as_a_whole),
+	KUNIT_CASE(ksm_test_mm_begins_at_zero),
 	{}
 };
