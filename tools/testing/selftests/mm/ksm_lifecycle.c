@@ -8,7 +8,7 @@
  */
 #include <pthread.h>
 #include <sys/time.h>
-#include "ksm_util.h"
+#include "ksm_reclaim.h"
 
 #define NR_PAGES	16
 
@@ -484,6 +484,236 @@ TEST_F_TIMEOUT(life, sparse_mapping_is_passed_quickly, KSM_TIMEOUT)
 	EXPECT_TRUE(ksm_holds(ksm_page(addr, last), 70));
 	ASSERT_EQ(0, madvise(addr, len, MADV_UNMERGEABLE));
 	EXPECT_NE(ksm_pfn(addr), ksm_pfn(ksm_page(addr, last)));
+}
+
+/* -- Unmerging where memory is short, or that is cut short -- */
+
+#define NR_MANY		2048
+#define NR_SPARE	512	/* pages that a cgroup at its limit has left */
+
+FIXTURE(tight)
+{
+	char *addr;	/* NR_MANY merged pages of content 1 */
+	struct ksm_reclaim reclaim;
+};
+
+FIXTURE_SETUP(tight)
+{
+	const char *why_not = ksm_setup();
+
+	if (why_not)
+		SKIP(return, "%s", why_not);
+	if (!ksm_reclaim_enter(&self->reclaim))
+		SKIP(return, "no memory cgroup (v2)");
+	self->addr = ksm_map_dups(NR_MANY, 1);
+	ASSERT_NE(MAP_FAILED, self->addr);
+	ASSERT_EQ(0, ksm_scan(3));
+	ASSERT_EQ(NR_MANY, ksm_count_merged(self->addr, NR_MANY));
+}
+
+FIXTURE_TEARDOWN_PARENT(tight)
+{
+	ksm_restore();
+	ksm_reclaim_end(&self->reclaim);
+}
+
+/* Have system calls fail for want of memory, and the OOM killer keep off. */
+static int spare_me(void)
+{
+	return ksm_spew("/proc/self/oom_score_adj", "-1000");
+}
+
+/*
+ * At the limit, a process that the OOM killer must spare hangs in its next page fault.
+ * So lift the limit right after the call that was to fail, through a file that is open
+ * already.
+ */
+static int limit_fd;
+
+/* Leave the cgroup NR_SPARE pages more than it has now; 0 or -errno. */
+static int limit_memory(void)
+{
+	char text[32];
+
+	ksm_spew(KSM_CGROUP "/memory.swap.max", "0");
+	limit_fd = open(KSM_CGROUP "/memory.max", O_WRONLY | O_CLOEXEC);
+	if (ksm_slurp(KSM_CGROUP "/memory.current", text, sizeof(text)) <= 0)
+		return -EIO;
+	snprintf(text, sizeof(text), "%lu",
+		 strtoul(text, NULL, 10) + NR_SPARE * psize());
+	return write(limit_fd, text, strlen(text)) < 0 ? -errno : 0;
+}
+
+static int unlimit_memory(void)
+{
+	return write(limit_fd, "max", 3) == 3 ? 0 : -errno;
+}
+
+/* Have a process outside of the cgroup unmerge everybody, with the cgroup at its limit. */
+static int unmerge_from_outside(void)
+{
+	struct ksm_child child;
+	int err;
+
+	if (!ksm_child_fork(&child))
+		return -ksm_child_end(&child);
+	err = ksm_spew(KSM_CGROUP_ROOT "/cgroup.procs", "0");
+	err = err ?: limit_memory();
+	err = err ?: ksm_write("run", "2");
+	_exit(unlimit_memory() ? 1 : -err);
+}
+
+/* After a few passes the figures say what is mapped. */
+static void expect_true_figures(struct __test_metadata *_metadata, char *addr)
+{
+	size_t merged;
+
+	ASSERT_EQ(0, ksm_scan(3));
+	merged = ksm_count_merged(addr, NR_MANY);
+	EXPECT_EQ(merged, ksm_stat_of(0, "ksm_merging_pages"));
+	EXPECT_EQ(merged, ksm_get("pages_shared") + ksm_get("pages_sharing"));
+}
+
+/* Memory runs out on the way: the range stays on offer, and nothing is lost. */
+TEST_F_TIMEOUT(tight, unmergeable_at_the_limit, KSM_TIMEOUT)
+{
+	size_t half = NR_MANY / 2, merged;
+	char *middle = ksm_page(self->addr, half / 2);
+	int err;
+
+	ASSERT_EQ(0, spare_me());
+	ASSERT_EQ(0, limit_memory());
+	err = ksm_madvise(middle, half, MADV_UNMERGEABLE);
+	ASSERT_EQ(0, unlimit_memory());
+	EXPECT_EQ(-EAGAIN, err);	/* madvise()'s word for no memory */
+	merged = ksm_count_merged(middle, half);
+	EXPECT_GT(merged, 0);
+	EXPECT_LT(merged, half);
+	EXPECT_EQ(NR_MANY - half, ksm_count_merged(self->addr, half / 2) +
+		  ksm_count_merged(ksm_page(middle, half), half / 2));
+	EXPECT_TRUE(ksm_is_mergeable(self->addr));
+	EXPECT_TRUE(ksm_is_mergeable(middle));
+	EXPECT_TRUE(ksm_is_mergeable(ksm_page(self->addr, NR_MANY - 1)));
+	EXPECT_TRUE(ksm_pages_hold(self->addr, NR_MANY, 1, 0));
+	expect_true_figures(_metadata, self->addr);
+
+	EXPECT_EQ(0, ksm_madvise(middle, half, MADV_UNMERGEABLE));
+	EXPECT_EQ(0, ksm_count_merged(middle, half));
+	EXPECT_FALSE(ksm_is_mergeable(middle));
+	EXPECT_TRUE(ksm_is_mergeable(self->addr));
+	EXPECT_TRUE(ksm_pages_hold(self->addr, NR_MANY, 1, 0));
+	expect_true_figures(_metadata, self->addr);
+}
+
+/* A process that offers everything withdraws everything, or nothing. */
+TEST_F_TIMEOUT(tight, prctl_at_the_limit, KSM_TIMEOUT)
+{
+	char *apart = ksm_map(4);
+	int err;
+
+	ASSERT_NE(MAP_FAILED, apart);
+	ASSERT_EQ(0, prctl(PR_SET_MEMORY_MERGE, 1, 0, 0, 0));
+	ASSERT_EQ(0, ksm_madvise(apart, 4, MADV_UNMERGEABLE));
+	ASSERT_EQ(0, spare_me());
+	ASSERT_EQ(0, limit_memory());
+	err = prctl(PR_SET_MEMORY_MERGE, 0, 0, 0, 0) ? -errno : 0;
+	ASSERT_EQ(0, unlimit_memory());
+	EXPECT_EQ(-ENOMEM, err);
+	EXPECT_EQ(1, prctl(PR_GET_MEMORY_MERGE, 0, 0, 0, 0));
+	EXPECT_TRUE(ksm_is_mergeable(self->addr));
+	EXPECT_FALSE(ksm_is_mergeable(apart));
+	EXPECT_EQ(0, prctl(PR_SET_MEMORY_MERGE, 0, 0, 0, 0));
+	EXPECT_EQ(0, ksm_count_merged(self->addr, NR_MANY));
+	EXPECT_FALSE(ksm_is_mergeable(self->addr));
+	EXPECT_TRUE(ksm_pages_hold(self->addr, NR_MANY, 1, 0));
+}
+
+/* So does unmerging everybody: the writer of 2 is told, and KSM has stopped. */
+TEST_F_TIMEOUT(tight, run_2_at_the_limit, KSM_TIMEOUT)
+{
+	size_t merged;
+
+	ASSERT_EQ(0, spare_me());
+	EXPECT_EQ(-ENOMEM, unmerge_from_outside());
+	EXPECT_EQ(0, ksm_get("run"));
+	merged = ksm_count_merged(self->addr, NR_MANY);
+	EXPECT_GT(merged, 0);
+	EXPECT_LT(merged, NR_MANY);
+	EXPECT_TRUE(ksm_is_mergeable(self->addr));
+	EXPECT_TRUE(ksm_pages_hold(self->addr, NR_MANY, 1, 0));
+	expect_true_figures(_metadata, self->addr);
+
+	EXPECT_EQ(0, ksm_write("run", "2"));
+	EXPECT_EQ(2, ksm_get("run"));
+	EXPECT_EQ(0, ksm_count_merged(self->addr, NR_MANY));
+	EXPECT_EQ(0, ksm_get("pages_shared"));
+	EXPECT_EQ(0, ksm_get("pages_sharing"));
+	EXPECT_EQ(0, ksm_stat_of(0, "ksm_merging_pages"));
+	EXPECT_TRUE(ksm_pages_hold(self->addr, NR_MANY, 1, 0));
+}
+
+/* The OOM killer takes the process that unmerges, if it is in the cgroup itself. */
+TEST_F_TIMEOUT(tight, run_2_is_killed, KSM_TIMEOUT)
+{
+	struct ksm_child child;
+
+	if (ksm_child_fork(&child)) {
+		ksm_child_pause(&child);
+		_exit(!ksm_write("run", "2"));
+	}
+	ASSERT_TRUE(ksm_child_wait(&child));
+	ASSERT_EQ(0, limit_memory());
+	EXPECT_EQ(128 + SIGKILL, ksm_child_finish(&child));
+	ASSERT_EQ(0, unlimit_memory());
+	EXPECT_EQ(0, ksm_get("run"));
+	EXPECT_TRUE(ksm_pages_hold(self->addr, NR_MANY, 1, 0));
+	expect_true_figures(_metadata, self->addr);
+}
+
+static void unmerge_and_merge(struct ksm_child *child, char *addr)
+{
+	ksm_child_pause(child);
+	for (;;) {
+		ksm_madvise(addr, NR_MANY, MADV_UNMERGEABLE);
+		ksm_madvise(addr, NR_MANY, MADV_MERGEABLE);
+	}
+}
+
+static void unmerge_all_and_merge(struct ksm_child *child)
+{
+	ksm_child_pause(child);
+	for (;;) {
+		ksm_write("run", "2");
+		ksm_write("run", "1");
+	}
+}
+
+/* A process is killed while it unmerges itself, or everybody. The others live on. */
+TEST_F_TIMEOUT(tight, killed_while_unmerging, KSM_TIMEOUT)
+{
+	struct ksm_child child;
+
+	ASSERT_EQ(0, ksm_write("sleep_millisecs", "0"));
+	for (int round = 0; round < 16; round++) {
+		ASSERT_EQ(0, ksm_write("run", "1"));
+		if (ksm_child_fork(&child)) {
+			if (round % 2)
+				unmerge_all_and_merge(&child);
+			unmerge_and_merge(&child, self->addr);
+		}
+		ASSERT_TRUE(ksm_child_wait(&child));
+		ASSERT_TRUE(ksm_child_go(&child));
+		usleep(500 + round * 700);
+		ASSERT_EQ(0, kill(child.pid, SIGKILL));
+		ASSERT_EQ(128 + SIGKILL, ksm_child_end(&child));
+		ASSERT_TRUE(ksm_pages_hold(self->addr, NR_MANY, 1, 0));
+		ASSERT_TRUE(ksm_is_mergeable(self->addr));
+	}
+	expect_true_figures(_metadata, self->addr);
+	EXPECT_EQ(NR_MANY, ksm_count_merged(self->addr, NR_MANY));
+	EXPECT_EQ(0, ksm_write("run", "2"));
+	EXPECT_EQ(0, ksm_get("pages_shared"));
+	EXPECT_EQ(0, ksm_get("pages_sharing"));
 }
 
 TEST_HARNESS_MAIN
