@@ -226,22 +226,28 @@ TEST_F_TIMEOUT(pin, direct_reads_while_scanning, KSM_TIMEOUT)
 	close(fd);
 }
 
-static int open_uffd(char *addr, size_t nr_pages)
+static int open_uffd_for(char *addr, size_t nr_pages, __u64 features, __u64 mode)
 {
-	struct uffdio_api api = {
-		.api = UFFD_API,
-		.features = UFFD_FEATURE_PAGEFAULT_FLAG_WP,
+	struct uffdio_api api = { .api = UFFD_API, .features = features };
+	struct uffdio_register reg = {
+		.range = { .start = (unsigned long)addr, .len = nr_pages * psize() },
+		.mode = mode,
 	};
 	int fd = syscall(__NR_userfaultfd, O_CLOEXEC | O_NONBLOCK);
 
 	if (fd < 0)
 		return -errno;
-	if (ioctl(fd, UFFDIO_API, &api) ||
-	    uffd_register(fd, addr, nr_pages * psize(), false, true, false)) {
+	if (ioctl(fd, UFFDIO_API, &api) || ioctl(fd, UFFDIO_REGISTER, &reg)) {
 		close(fd);
 		return -EINVAL;
 	}
 	return fd;
+}
+
+static int open_uffd(char *addr, size_t nr_pages)
+{
+	return open_uffd_for(addr, nr_pages, UFFD_FEATURE_PAGEFAULT_FLAG_WP,
+			     UFFDIO_REGISTER_MODE_WP);
 }
 
 static int uffd_protect(int fd, char *addr, size_t nr_pages, bool on)
@@ -254,41 +260,76 @@ static int uffd_protect(int fd, char *addr, size_t nr_pages, bool on)
 	return ioctl(fd, UFFDIO_WRITEPROTECT, &wp) ? -errno : 0;
 }
 
-struct writing {
+static int uffd_arm(int fd, char *addr, size_t nr_pages, bool on)
+{
+	struct uffdio_rwprotect rwp = {
+		.range = { .start = (unsigned long)addr, .len = nr_pages * psize() },
+		.mode = on ? UFFDIO_RWPROTECT_MODE_RWP : 0,
+	};
+
+	return ioctl(fd, UFFDIO_RWPROTECT, &rwp) ? -errno : 0;
+}
+
+struct access {
 	char *page;
+	bool write;
 	bool done;
 };
 
-static void *write_page(void *arg)
+static void *access_page(void *arg)
 {
-	struct writing *w = arg;
+	struct access *a = arg;
 
-	ksm_fill(w->page, 99);
-	__atomic_store_n(&w->done, true, __ATOMIC_RELEASE);
+	if (a->write)
+		ksm_fill(a->page, 99);
+	else
+		FORCE_READ(*a->page);
+	__atomic_store_n(&a->done, true, __ATOMIC_RELEASE);
 	return NULL;
 }
 
-/* Was the handler told of this write before it happened? Lets it happen. */
-static bool write_is_reported(int fd, char *page)
+/* Was the handler told of this access before it happened? */
+static bool access_is_told(int fd, struct access *a, pthread_t *thread)
 {
-	struct writing w = { .page = page };
+	const __u64 flag = a->write ? UFFD_PAGEFAULT_FLAG_WP : UFFD_PAGEFAULT_FLAG_RWP;
 	struct pollfd poll_fd = { .fd = fd, .events = POLLIN };
 	struct uffd_msg msg;
-	pthread_t thread;
 	bool told = false;
 
-	if (pthread_create(&thread, NULL, write_page, &w))
+	if (pthread_create(thread, NULL, access_page, a))
 		return false;
-	while (!told && !__atomic_load_n(&w.done, __ATOMIC_ACQUIRE)) {
+	while (!told && !__atomic_load_n(&a->done, __ATOMIC_ACQUIRE)) {
 		if (poll(&poll_fd, 1, 10) != 1 ||
 		    read(fd, &msg, sizeof(msg)) != sizeof(msg))
 			continue;
 		told = msg.event == UFFD_EVENT_PAGEFAULT &&
-		       (msg.arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WP) &&
+		       (msg.arg.pagefault.flags & flag) &&
 		       (msg.arg.pagefault.address & -(__u64)psize()) ==
-		       (unsigned long)page;
+		       (unsigned long)a->page;
 	}
+	return told;
+}
+
+/* Is a write reported where writes are to be? Lets it happen. */
+static bool write_is_reported(int fd, char *page)
+{
+	struct access a = { .page = page, .write = true };
+	pthread_t thread;
+	bool told = access_is_told(fd, &a, &thread);
+
 	uffd_protect(fd, page, 1, false);
+	pthread_join(thread, NULL);
+	return told;
+}
+
+/* Is a read reported where all accesses are to be? */
+static bool read_is_reported(int fd, char *page)
+{
+	struct access a = { .page = page };
+	pthread_t thread;
+	bool told = access_is_told(fd, &a, &thread);
+
+	uffd_arm(fd, page, 1, false);
 	pthread_join(thread, NULL);
 	return told;
 }
@@ -326,6 +367,146 @@ TEST_F_TIMEOUT(pin, uffd_protection_survives_merging, KSM_TIMEOUT)
 	}
 	EXPECT_TRUE(ksm_pages_hold(self->addr, NR_PAGES, 99, 0));
 	close(fd);
+}
+
+/* How many of the pages are protected? */
+static size_t count_armed(char *addr, size_t nr_pages)
+{
+	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	size_t armed = 0;
+
+	for (size_t i = 0; i < nr_pages; i++)
+		armed += !!(pagemap_get_entry(fd, ksm_page(addr, i)) & PM_UFFD_WP);
+	close(fd);
+	return armed;
+}
+
+static int withdraw_by_madvise(char *addr)
+{
+	return ksm_madvise(addr, NR_PAGES, MADV_UNMERGEABLE);
+}
+
+static int unmerge_by_run(char *addr)
+{
+	return ksm_write("run", "2");
+}
+
+static int withdraw_by_prctl(char *addr)
+{
+	return prctl(PR_SET_MEMORY_MERGE, 1, 0, 0, 0) ||
+	       prctl(PR_SET_MEMORY_MERGE, 0, 0, 0, 0) ? -errno : 0;
+}
+
+/* On a kernel without domains this is one more run=2. */
+static int unmerge_by_domain(char *addr)
+{
+	int err = ksm_domain(PR_KSM_DOMAIN_CREATE, 0);
+
+	return err == -EINVAL ? ksm_write("run", "2") : err;
+}
+
+static int (* const unmergers[])(char *addr) = {
+	withdraw_by_madvise, unmerge_by_run, withdraw_by_prctl, unmerge_by_domain,
+};
+
+/* Have the pages merged, then protect them against reads and writes. */
+static int merge_and_arm(char *addr, __u64 features)
+{
+	int fd;
+
+	if (ksm_scan(3) || ksm_count_merged(addr, NR_PAGES) != NR_PAGES)
+		return -EAGAIN;
+	fd = open_uffd_for(addr, NR_PAGES, UFFD_FEATURE_RWP | features,
+			   UFFDIO_REGISTER_MODE_RWP);
+	if (fd < 0)
+		return -EOPNOTSUPP;
+	if (!uffd_arm(fd, addr, NR_PAGES, true))
+		return fd;
+	close(fd);
+	return -EIO;
+}
+
+/* Unmerging goes past the protection, and reports no access: the copies have it, too. */
+TEST_F_TIMEOUT(pin, uffd_armed_pages_unmerge, KSM_TIMEOUT)
+{
+	for (size_t way = 0; way < ARRAY_SIZE(unmergers); way++) {
+		char *addr = ksm_map_dups(NR_PAGES, 1);
+		int fd;
+
+		ASSERT_NE(MAP_FAILED, addr);
+		fd = merge_and_arm(addr, 0);
+		if (fd == -EOPNOTSUPP)
+			SKIP(return, "no userfaultfd with read-write protection");
+		ASSERT_GE(fd, 0);
+		EXPECT_EQ(0, unmergers[way](addr)) {
+			TH_LOG("way %zu", way);
+		}
+		EXPECT_EQ(0, ksm_count_merged(addr, NR_PAGES));
+		EXPECT_EQ(NR_PAGES, count_armed(addr, NR_PAGES));
+		for (int i = 0; i < NR_PAGES; i++)
+			EXPECT_TRUE(read_is_reported(fd, ksm_page(addr, i)));
+		EXPECT_TRUE(ksm_pages_hold(addr, NR_PAGES, 1, 0));
+		ksm_fill_pages(addr, NR_PAGES, 2, 1);
+		EXPECT_TRUE(ksm_pages_hold(addr, NR_PAGES, 2, 1));
+		close(fd);
+		munmap(addr, NR_PAGES * psize());
+	}
+}
+
+/* The same where an access takes off the protection without a report. */
+TEST_F_TIMEOUT(pin, uffd_armed_pages_stay_cold, KSM_TIMEOUT)
+{
+	int fd = merge_and_arm(self->addr, UFFD_FEATURE_RWP_ASYNC);
+
+	if (fd == -EOPNOTSUPP)
+		SKIP(return, "no userfaultfd with read-write protection");
+	ASSERT_GE(fd, 0);
+	EXPECT_EQ(0, ksm_madvise(self->addr, NR_PAGES, MADV_UNMERGEABLE));
+	EXPECT_EQ(0, ksm_count_merged(self->addr, NR_PAGES));
+	EXPECT_EQ(NR_PAGES, count_armed(self->addr, NR_PAGES));
+	FORCE_READ(*self->addr);
+	EXPECT_EQ(NR_PAGES - 1, count_armed(self->addr, NR_PAGES));
+	EXPECT_TRUE(ksm_pages_hold(self->addr, NR_PAGES, 1, 0));
+	close(fd);
+}
+
+/* mremap() unmerges what it moves, protected or not. */
+TEST_F_TIMEOUT(pin, uffd_armed_pages_move, KSM_TIMEOUT)
+{
+	size_t len = NR_PAGES * psize();
+	char *to = ksm_map(NR_PAGES);
+	int fd = merge_and_arm(self->addr, 0);
+
+	if (fd == -EOPNOTSUPP)
+		SKIP(return, "no userfaultfd with read-write protection");
+	ASSERT_GE(fd, 0);
+	ASSERT_NE(MAP_FAILED, to);
+	ASSERT_EQ(to, mremap(self->addr, len, len, MREMAP_MAYMOVE | MREMAP_FIXED, to));
+	EXPECT_EQ(0, ksm_count_merged(to, NR_PAGES));
+	close(fd);
+	EXPECT_TRUE(ksm_pages_hold(to, NR_PAGES, 1, 0));
+}
+
+/* And for zero pages that KSM has mapped. */
+TEST_F_TIMEOUT(pin, uffd_armed_zero_pages_unmerge, KSM_TIMEOUT)
+{
+	int fd;
+
+	ASSERT_EQ(0, ksm_write("use_zero_pages", "1"));
+	memset(self->addr, 0, NR_PAGES * psize());
+	ASSERT_EQ(0, ksm_scan(6));
+	ASSERT_EQ(NR_PAGES, ksm_stat_of(0, "ksm_zero_pages"));
+	fd = open_uffd_for(self->addr, NR_PAGES, UFFD_FEATURE_RWP,
+			   UFFDIO_REGISTER_MODE_RWP);
+	if (fd < 0)
+		SKIP(return, "no userfaultfd with read-write protection");
+	ASSERT_EQ(0, uffd_arm(fd, self->addr, NR_PAGES, true));
+	EXPECT_EQ(0, ksm_write("run", "2"));
+	EXPECT_EQ(0, ksm_stat_of(0, "ksm_zero_pages"));
+	EXPECT_EQ(NR_PAGES, count_armed(self->addr, NR_PAGES));
+	EXPECT_TRUE(read_is_reported(fd, self->addr));
+	close(fd);
+	EXPECT_EQ(0, self->addr[5 * psize()]);
 }
 
 TEST_F_TIMEOUT(pin, mlocked_pages, KSM_TIMEOUT)
