@@ -6,6 +6,9 @@
  * So every way in which the PTE can go away must be seen by the counters, the
  * one of the process and the one of the machine: each test ends at exactly 0.
  */
+#include <linux/userfaultfd.h>
+#include <sys/ioctl.h>
+#include <lib/test_hmm_uapi.h>
 #include "ksm_util.h"
 
 #define NR_PAGES	32
@@ -223,6 +226,59 @@ TEST_F_TIMEOUT(zero, collapse_takes_them_off, KSM_TIMEOUT)
 	expect_zero_pages(_metadata, 0);
 	EXPECT_TRUE(all_pages_zero(addr, 16));
 	EXPECT_TRUE(ksm_pages_hold(ksm_page(addr, 16), huge / psize() - 16, 17, 1));
+}
+
+#ifdef UFFDIO_MOVE
+/* UFFDIO_MOVE maps a zero page of its own at the destination. */
+TEST_F_TIMEOUT(zero, uffd_move_takes_them_off, KSM_TIMEOUT)
+{
+	struct uffdio_api api = { .api = UFFD_API, .features = UFFD_FEATURE_MOVE };
+	size_t len = NR_PAGES * psize();
+	char *to = ksm_map(NR_PAGES);
+	struct uffdio_move move = {
+		.dst = (unsigned long)to,
+		.src = (unsigned long)self->addr,
+		.len = len,
+	};
+	int fd = syscall(__NR_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY);
+
+	ASSERT_NE(MAP_FAILED, to);
+	if (fd < 0 || ioctl(fd, UFFDIO_API, &api))
+		SKIP(return, "no userfaultfd that moves pages");
+	ASSERT_EQ(0, uffd_register(fd, to, len, true, false, false));
+	ASSERT_EQ(0, ioctl(fd, UFFDIO_MOVE, &move));
+	EXPECT_TRUE(all_pages_zero(to, NR_PAGES));
+	expect_zero_pages(_metadata, 0);
+	ASSERT_EQ(0, munmap(to, len));
+	ASSERT_EQ(0, munmap(self->addr, len));
+	expect_zero_pages(_metadata, 0);
+	EXPECT_LE(ksm_get("general_profit"), 0);
+	close(fd);
+}
+#endif
+
+/* Migration to device memory puts pages of the device in their place. */
+TEST_F_TIMEOUT(zero, migration_to_device_takes_them_off, KSM_TIMEOUT)
+{
+	char *mirror = malloc(10 * psize());
+	struct hmm_dmirror_cmd cmd = {
+		.addr = (unsigned long)self->addr,
+		.ptr = (unsigned long)mirror,
+		.npages = 10,
+	};
+	int fd = open("/dev/hmm_dmirror0", O_RDWR | O_CLOEXEC);
+
+	if (fd < 0)
+		SKIP(return, "kernel without the HMM test device");
+	ASSERT_EQ(0, ioctl(fd, HMM_DMIRROR_MIGRATE_TO_DEV, &cmd));
+	ASSERT_EQ(10, cmd.cpages);
+	EXPECT_TRUE(all_pages_zero(mirror, 10));
+	expect_zero_pages(_metadata, NR_PAGES - 10);
+	EXPECT_TRUE(all_pages_zero(self->addr, NR_PAGES));
+	expect_zero_pages(_metadata, NR_PAGES - 10);
+	ASSERT_EQ(0, munmap(self->addr, NR_PAGES * psize()));
+	expect_zero_pages(_metadata, 0);
+	close(fd);
 }
 
 /* Turned off, empty pages are pages like others. */
