@@ -99,7 +99,7 @@ int ksm_merge_split(struct page *page)
 		return 0;
 	if (!folio_trylock(folio))
 		return -EBUSY;
-	err = split_huge_page(page);
+	err = split_huge_page_as_is(page);
 	folio_unlock(page_folio(page));
 	return err ? -EBUSY : 0;
 }

@@ -47,6 +47,8 @@
 #define KSM_TIMEOUT	(KSM_HANG_SECS + 60)
 #define KSM_KPF_ANON	BIT_ULL(12)
 #define KSM_KPF_KSM	BIT_ULL(21)
+#define KSM_KPF_THP	BIT_ULL(22)
+#define KSM_KPF_ZERO	BIT_ULL(24)
 
 /* Upper limit of what one tracked page may be charged in the profit figures. */
 #define KSM_ITEM_COST_MAX	64

@@ -281,6 +281,84 @@ TEST_F_TIMEOUT(zero, migration_to_device_takes_them_off, KSM_TIMEOUT)
 	close(fd);
 }
 
+/* A huge page, empty but for two equal pages: KSM has to split it to merge those. */
+static char *map_huge_with_twin(size_t huge)
+{
+	char *map = mmap(NULL, 2 * huge, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *addr = (char *)(((unsigned long)map + huge - 1) & ~(huge - 1));
+
+	if (map == MAP_FAILED || madvise(addr, huge, MADV_HUGEPAGE))
+		return NULL;
+	memset(addr, 0, huge);
+	ksm_fill(addr, 1);
+	ksm_fill(ksm_page(addr, 1), 1);
+	return check_huge_anon(addr, huge, 1, huge) ? addr : NULL;
+}
+
+/* Is any of them the zero page, by the flags of its frame? */
+static bool any_is_zero_page(char *addr, size_t nr_pages)
+{
+	for (size_t i = 0; i < nr_pages; i++)
+		if (ksm_pageflags(ksm_page(addr, i)) & KSM_KPF_ZERO)
+			return true;
+	return false;
+}
+
+/*
+ * A huge page that KSM splits keeps its empty pages, here and in a process that shares
+ * it by fork and has offered nothing.
+ */
+TEST_F_TIMEOUT(zero, split_maps_none, KSM_TIMEOUT)
+{
+	size_t huge = read_pmd_pagesize();
+	struct ksm_child child;
+	char *addr;
+
+	if (!huge)
+		SKIP(return, "kernel without huge pages");
+	ASSERT_EQ(0, munmap(self->addr, NR_PAGES * psize()));
+	ASSERT_EQ(0, ksm_write("use_zero_pages", "0"));
+	addr = map_huge_with_twin(huge);
+	if (!addr)
+		SKIP(return, "no free huge page");
+	if (ksm_child_fork(&child)) {
+		ksm_child_pause(&child);
+		_exit(any_is_zero_page(addr, huge / psize()) ||
+		      !all_pages_zero(ksm_page(addr, 2), huge / psize() - 2));
+	}
+	ASSERT_TRUE(ksm_child_wait(&child));
+	ASSERT_EQ(0, ksm_madvise(addr, 2, MADV_MERGEABLE));
+	ASSERT_EQ(0, ksm_scan(6));
+	EXPECT_EQ(2, ksm_count_merged(addr, 2));
+	EXPECT_FALSE(ksm_pageflags(ksm_page(addr, 5)) & KSM_KPF_THP);
+	EXPECT_FALSE(any_is_zero_page(addr, huge / psize()));
+	expect_zero_pages(_metadata, 0);
+	EXPECT_EQ(0, ksm_child_finish(&child));
+	EXPECT_TRUE(all_pages_zero(ksm_page(addr, 2), huge / psize() - 2));
+}
+
+/* The empty pages that KSM merges after a split are counted, and given back. */
+TEST_F_TIMEOUT(zero, split_counts_what_is_merged, KSM_TIMEOUT)
+{
+	size_t huge = read_pmd_pagesize(), nr = huge / psize();
+	char *addr;
+
+	if (!huge)
+		SKIP(return, "kernel without huge pages");
+	ASSERT_EQ(0, munmap(self->addr, NR_PAGES * psize()));
+	addr = map_huge_with_twin(huge);
+	if (!addr)
+		SKIP(return, "no free huge page");
+	ASSERT_EQ(0, madvise(addr, huge, MADV_MERGEABLE));
+	ASSERT_EQ(0, ksm_scan(6));
+	expect_zero_pages(_metadata, nr - 2);
+	ASSERT_EQ(0, ksm_write("run", "2"));
+	expect_zero_pages(_metadata, 0);
+	EXPECT_FALSE(any_is_zero_page(addr, nr));
+	EXPECT_TRUE(all_pages_zero(ksm_page(addr, 2), nr - 2));
+}
+
 /* Turned off, empty pages are pages like others. */
 TEST_F_TIMEOUT(zero, off_means_ordinary_merging, KSM_TIMEOUT)
 {
