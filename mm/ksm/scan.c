@@ -26,12 +26,12 @@
  *
  * Some writes do not show in the PTE. A guest writes through its own page tables, so
  * that where there are secondary MMUs a block of pages is trusted only if their young
- * bits say that nobody was there. A device, or the kernel on behalf of another
- * process, writes through a reference to the page: pages with references that nobody
- * accounts for are read. Other pages may have been moved to the address, or have
- * come back from swap: the frame number tells. What is left is found
- * when the page is read regardless, each KSM_REREAD_PASSES. A mistake means that a
- * merge comes late, not that it is wrong: contents are compared before anything is
+ * bits say that nobody was there. A device, or the kernel on behalf of another process,
+ * writes through a reference to the page: get_user_pages() has made the PTE dirty before,
+ * and as long as anybody holds the page the bit is not cleared. Other pages may have been
+ * moved to the address, or have come back from swap: the frame number tells. What is left
+ * is found when the page is read regardless, once in KSM_REREAD_PASSES. A mistake means
+ * that a merge comes late, not that it is wrong: contents are compared before anything is
  * shared.
  *
  * What a walk costs
@@ -56,7 +56,7 @@
 
 /*
  * Passes after which even a page that seems unchanged is read: fewer where writes by
- * guests and devices do not show.
+ * guests may have been overlooked.
  */
 #define KSM_REREAD_PASSES	256
 #define KSM_REREAD_PASSES_BLIND	16
@@ -351,11 +351,20 @@ static bool ksm_scan_may_clean(struct ksm_scan *scan, struct vm_area_struct *vma
 	return !slot || !*slot || (scan->renew && ksm_slot_history(*slot).calm);
 }
 
+/*
+ * Fast GUP takes a page for writing only if it finds the PTE dirty, and looks at the PTE
+ * again when it has its reference. So either it sees that the bit has gone, and leaves
+ * the page to the slow path, which waits for our lock; or we see its reference.
+ */
 static void ksm_scan_clean_pte(struct ksm_scan *scan, struct vm_area_struct *vma,
 			       unsigned long addr, pte_t *pte, struct folio *folio)
 {
 	clear_young_dirty_ptes(vma, addr, pte, 1, CYDP_CLEAR_DIRTY);
 	folio_mark_dirty(folio);
+	smp_mb();
+	if (ksm_scan_is_held(folio))
+		ptep_set_access_flags(vma, addr, pte,
+				      pte_mkyoung(pte_mkdirty(ptep_get(pte))), 1);
 	if (!scan->flush_end)
 		scan->flush_start = addr;
 	scan->flush_end = addr + PAGE_SIZE;
@@ -494,9 +503,12 @@ static void ksm_scan_start_huge(struct ksm_scan *scan, struct vm_area_struct *vm
 	}
 	if (!clean)
 		return;
-	/* This flushes while the entry is invalid. */
+	/* This flushes while the entry is invalid; see ksm_scan_clean_pte(). */
 	entry = pmdp_invalidate(vma, addr, pmd);
-	set_pmd_at(vma->vm_mm, addr, pmd, pmd_mkclean(entry));
+	smp_mb();
+	if (!ksm_scan_is_held(folio))
+		entry = pmd_mkclean(entry);
+	set_pmd_at(vma->vm_mm, addr, pmd, entry);
 	update_mmu_cache_pmd(vma, addr, pmd);
 	folio_mark_dirty(folio);
 }
@@ -573,7 +585,7 @@ static void ksm_scan_enter_table(struct ksm_scan *scan, struct mm_struct *mm,
 {
 	struct ksm_engine *engine = scan->worker->engine;
 	const unsigned long pass = engine->seqnr + (addr >> PMD_SHIFT);
-	const unsigned long period = scan->pinned || scan->shadowed ?
+	const unsigned long period = scan->shadowed ?
 		KSM_REREAD_PASSES_BLIND : KSM_REREAD_PASSES;
 
 	scan->chunk = ksm_chunk_find(scan->worker->kmm, addr);
