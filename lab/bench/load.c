@@ -521,12 +521,17 @@ static void add_holder(enum content content, long pages)
 	await(holder);
 }
 
+/*
+ * They are a few seconds old when ksmd starts, as most processes are that it meets: what
+ * it does with those that have only just started is another matter.
+ */
 static void add_holders(int nr, enum content content, long pages)
 {
 	int i;
 
 	for (i = 0; i < nr; i++)
 		add_holder(content, pages / nr);
+	sleep_ns(6 * SEC);
 }
 
 /* Return: how long that took them, in ns. */

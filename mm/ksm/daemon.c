@@ -52,6 +52,7 @@ static void ksm_daemon_start_pass(struct ksm_engine *engine)
 {
 	trace_ksm_start_scan(engine->seqnr,
 			     ksm_stat_read(engine, KSM_STAT_TRACKED));
+	ksm_policy_begin_pass(&engine->epoch, jiffies);
 	engine->worker.drained = false;
 	engine->advisor.watching = false;
 	ksm_registry_start(engine);

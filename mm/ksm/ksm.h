@@ -246,6 +246,18 @@ struct ksm_heat {
 };
 
 /**
+ * struct ksm_epoch - passes, of which no more than some each second are counted
+ * @nr: their number
+ * @began: when the last one that counts began, in jiffies
+ * @counts: the one that is under way does
+ */
+struct ksm_epoch {
+	unsigned long nr;
+	unsigned long began;
+	bool counts;
+};
+
+/**
  * struct ksm_chunk - pages of an mm that are looked after together
  * @base: first address
  * @nr: slots in use
@@ -285,6 +297,8 @@ struct ksm_chunk {
  * @addr: where the scan goes on in it; the scan's own
  * @spent: what it has had of this pass, in pages; the scan's own
  * @serial: tells it from all others that there ever were
+ * @born: when it was registered, in jiffies
+ * @tried: pages whose dirty bit was cleared while it was new; the scan's own
  */
 struct ksm_mm {
 	struct mm_slot slot;
@@ -300,6 +314,8 @@ struct ksm_mm {
 	unsigned long addr;
 	unsigned long spent;
 	u64 serial;
+	unsigned long born;
+	unsigned int tried;
 };
 
 /**
@@ -527,6 +543,7 @@ struct ksm_worker {
  * @run: KSM_RUN_*; changed under @mutex, read at any time
  * @seqnr: full passes since the last unmerge; changed under @mutex, read at any time
  * @rekeyed: value of @seqnr when the meaning of keys last changed
+ * @epoch: for what is to be done from time to time
  * @advisor: state of the advisor
  * @frames_lock: of the pools and what is in them
  * @pools: frames for pages that become shared, by NUMA node; see frames.c
@@ -549,6 +566,7 @@ struct ksm_engine {
 	unsigned long run;
 	unsigned long seqnr;
 	unsigned long rekeyed;
+	struct ksm_epoch epoch;
 	struct ksm_advisor advisor;
 	spinlock_t frames_lock;		/* of the pools */
 	struct ksm_frame_pool *pools[MAX_NUMNODES];
@@ -812,6 +830,7 @@ bool ksm_registry_empty(struct ksm_engine *engine);
 struct ksm_mm *ksm_registry_start(struct ksm_engine *engine);
 struct ksm_mm *ksm_registry_next(struct ksm_engine *engine);
 void ksm_registry_charge(struct ksm_engine *engine, unsigned int pages);
+bool ksm_registry_may_try(struct ksm_mm *kmm);
 void ksm_registry_reset(struct ksm_engine *engine);
 void ksm_registry_remove(struct ksm_engine *engine, struct ksm_mm *kmm);
 void ksm_registry_free(struct ksm_mm *kmm);
@@ -967,6 +986,10 @@ void ksm_policy_new_in(struct ksm_history *history, struct ksm_heat *heat,
 		       unsigned long pass);
 bool ksm_policy_may_merge(const struct ksm_history *history);
 bool ksm_policy_may_park(const struct ksm_history *history);
+void ksm_policy_begin_pass(struct ksm_epoch *epoch, unsigned long now);
+bool ksm_policy_is_turn(const struct ksm_epoch *epoch, unsigned long index,
+			unsigned int every);
+bool ksm_policy_may_try(unsigned long born, unsigned long now, unsigned int tried);
 unsigned int ksm_policy_shard_bits(unsigned long nr_pages);
 struct ksm_advice ksm_policy_advise(const struct ksm_knobs *knobs,
 				    u64 scan_ns, u64 cpu_ns);

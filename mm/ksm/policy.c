@@ -33,6 +33,13 @@
 /* Longer than anything that is measured, and two of them can be added. */
 #define KSM_FOREVER_NS	((u64)S64_MAX)
 
+/* Time between two passes that count, at the least: the clock of all that is done rarely. */
+#define KSM_EPOCH_MS	250
+
+/* So long an mm is new, and so many of its pages may be tried meanwhile. */
+#define KSM_NEW_MS	5000
+#define KSM_NEW_PAGES	64
+
 /* Unchanged visits that a page needs before it is merged, by history.cows. */
 static const u8 ksm_calm_needed[KSM_MAX_COWS + 1] = { 0, 1, 1, 3 };
 
@@ -153,6 +160,55 @@ bool ksm_policy_may_merge(const struct ksm_history *history)
 bool ksm_policy_may_park(const struct ksm_history *history)
 {
 	return history->calm && ksm_policy_may_merge(history);
+}
+
+/**
+ * ksm_policy_begin_pass() - does the pass that begins count?
+ * @epoch: the passes so far
+ * @now: the moment, in jiffies
+ *
+ * Passes may take hours, or less than a millisecond. What is done once in so many passes
+ * that count is done no more often than that in time, and in a long pass no less often.
+ */
+void ksm_policy_begin_pass(struct ksm_epoch *epoch, unsigned long now)
+{
+	epoch->counts = !epoch->nr ||
+			now - epoch->began >= msecs_to_jiffies(KSM_EPOCH_MS);
+	if (!epoch->counts)
+		return;
+	epoch->nr++;
+	epoch->began = now;
+}
+
+/**
+ * ksm_policy_is_turn() - is a chunk to have what is done once in so many passes?
+ * @epoch: the passes so far
+ * @index: number of the chunk; neighbours have their turns one after the other
+ * @every: once in so many passes that count
+ *
+ * Return: whether it is in this one.
+ */
+bool ksm_policy_is_turn(const struct ksm_epoch *epoch, unsigned long index,
+			unsigned int every)
+{
+	return epoch->counts && !((epoch->nr + index) % every);
+}
+
+/**
+ * ksm_policy_may_try() - may it be tried whether a page keeps still?
+ * @born: when the mm was registered, in jiffies
+ * @now: the moment
+ * @tried: pages that were tried while it was new
+ *
+ * To try it is to clear the dirty bit, which may cost the next writer a fault. A process
+ * that has just started writes to most of its memory again. Many are over before it
+ * would have paid, and what they write is read in each pass until then.
+ *
+ * Return: true, but for more than a few pages of a new mm.
+ */
+bool ksm_policy_may_try(unsigned long born, unsigned long now, unsigned int tried)
+{
+	return tried < KSM_NEW_PAGES || now - born >= msecs_to_jiffies(KSM_NEW_MS);
 }
 
 /**

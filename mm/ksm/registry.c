@@ -88,6 +88,7 @@ int ksm_registry_add(struct ksm_engine *engine, struct mm_struct *mm)
 	if (!kmm)
 		return -ENOMEM;
 	kmm->engine = engine;
+	kmm->born = jiffies;
 	xa_init(&kmm->chunks);
 	mmgrab(mm);
 	slot = &kmm->slot;
@@ -291,6 +292,21 @@ void ksm_registry_charge(struct ksm_engine *engine, unsigned int pages)
 		ksm_registry_call(registry);
 	}
 	spin_unlock(&registry->lock);
+}
+
+/**
+ * ksm_registry_may_try() - may it be tried whether another page of an mm keeps still?
+ * @kmm: the mm under the cursor
+ *
+ * Return: true, and the page is counted; false for more than a few pages of a new mm.
+ */
+bool ksm_registry_may_try(struct ksm_mm *kmm)
+{
+	lockdep_assert_held(&kmm->engine->mutex);
+	if (!ksm_policy_may_try(kmm->born, jiffies, kmm->tried))
+		return false;
+	kmm->tried += kmm->tried < UINT_MAX;
+	return true;
 }
 
 /**

@@ -15,9 +15,10 @@
  * the PTE, where the hardware keeps it up to date.
  *
  * If the bit is set again at a later visit, the page is read. It is left dirty until it
- * was read twice with the same result, and then until the next of the passes that come
- * each KSM_RENEW_PASSES. So those who write to a page all the time meet a clean PTE of
- * ours but once, and others not often.
+ * was read twice with the same result, and then until the chunk has its turn, once in
+ * KSM_RENEW_PASSES. So those who write to a page all the time meet a clean PTE of
+ * ours but once, and others not often. Those of a process that has just started, and
+ * writes to all its memory, hardly ever do: see ksm_policy_may_try().
  *
  * The dirty bit moves to the folio, or reclaim would take the page for a copy of what
  * is in swap. The TLB is flushed before the page table lock is dropped: a CPU that
@@ -55,16 +56,19 @@
 #define KSM_SCAN_AHEAD		16
 
 /*
- * Passes after which even a page that seems unchanged is read: fewer where writes by
- * guests may have been overlooked.
+ * Once in so many passes, of those that count, even a page that seems unchanged is read:
+ * more often where a secondary MMU may have been overlooked. A pass counts if it begins
+ * KSM_EPOCH_MS after the last one that does, so these are a minute and four seconds at
+ * the least.
  */
 #define KSM_REREAD_PASSES	256
 #define KSM_REREAD_PASSES_BLIND	16
 
 /*
- * Passes between two times that a dirty bit is cleared, other than for a new page. In
- * the others the page is read instead. For who writes to it each time costs something:
- * little on most machines, the price of a fault where dirty bits are kept by software.
+ * Once in so many of them, two seconds at the least, a dirty bit is cleared, other than
+ * that of a new page. In between the page is read instead. For who writes to it each
+ * time costs something: little on most machines, the price of a fault where dirty bits
+ * are kept by software.
  */
 #define KSM_RENEW_PASSES	8
 
@@ -92,7 +96,8 @@
  * @zero_only: only zero pages are looked for
  * @smart: smart scan is on
  * @wary: no page under this page table is taken to be unchanged
- * @renew: pages that were written, but keep still by now, may be recorded again
+ * @renew: once in a while: pages that were written, but keep still by now, may be
+ *	   recorded again
  * @pinned: pages of this mm have been pinned at some time
  * @shadowed: secondary MMUs map pages of this mm
  * @touched: one of them may have been used to write to this block of pages
@@ -348,7 +353,9 @@ static bool ksm_scan_may_clean(struct ksm_scan *scan, struct vm_area_struct *vma
 	if ((vma->vm_flags & VM_SHADOW_STACK) || ksm_scan_is_folded(folio) ||
 	    ksm_scan_is_held(folio))
 		return false;
-	return !slot || !*slot || (scan->renew && ksm_slot_history(*slot).calm);
+	if (slot && *slot && !(scan->renew && ksm_slot_history(*slot).calm))
+		return false;
+	return ksm_registry_may_try(scan->worker->kmm);
 }
 
 /*
@@ -479,11 +486,11 @@ static bool ksm_scan_may_clean_huge(struct ksm_scan *scan, struct vm_area_struct
 		return false;
 	if (!chunk || !chunk->full)
 		return ksm_chunk_next_used(scan->worker->kmm, addr, addr + PMD_SIZE) ==
-		       addr + PMD_SIZE;
+			addr + PMD_SIZE && ksm_registry_may_try(scan->worker->kmm);
 	for (i = 0; scan->renew && i < PTRS_PER_PTE; i++)
 		if (ksm_slot_history(chunk->slots[i]).calm)
-			return true;
-	return !chunk->nr;
+			return ksm_registry_may_try(scan->worker->kmm);
+	return !chunk->nr && ksm_registry_may_try(scan->worker->kmm);
 }
 
 /*
@@ -584,14 +591,13 @@ static void ksm_scan_enter_table(struct ksm_scan *scan, struct mm_struct *mm,
 				 unsigned long addr)
 {
 	struct ksm_engine *engine = scan->worker->engine;
-	const unsigned long pass = engine->seqnr + (addr >> PMD_SHIFT);
-	const unsigned long period = scan->shadowed ?
-		KSM_REREAD_PASSES_BLIND : KSM_REREAD_PASSES;
+	const unsigned long index = addr >> PMD_SHIFT;
 
 	scan->chunk = ksm_chunk_find(scan->worker->kmm, addr);
 	scan->wary = engine->seqnr - engine->rekeyed < KSM_REKEY_PASSES ||
-		     !(pass % period);
-	scan->renew = !(pass % KSM_RENEW_PASSES);
+		     ksm_policy_is_turn(&engine->epoch, index, scan->shadowed ?
+					KSM_REREAD_PASSES_BLIND : KSM_REREAD_PASSES);
+	scan->renew = ksm_policy_is_turn(&engine->epoch, index, KSM_RENEW_PASSES);
 	scan->touched = false;
 	scan->block_end = 0;
 }

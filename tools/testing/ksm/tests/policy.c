@@ -117,6 +117,53 @@ static void test_forgiven(void)
 	CHECK(ksm_policy_may_merge(&history));
 }
 
+/* Each chunk has its turn in time, neither too often nor too rarely, at any speed. */
+static void test_turns(void)
+{
+	const unsigned long index = rnd(), every = 1 + rnd_below(300);
+	const unsigned long step = msecs_to_jiffies(KSM_EPOCH_MS);
+	unsigned long now = rnd(), last = 0, counted = 0, slowest;
+	struct ksm_epoch epoch = { };
+	bool before = false;
+	int i, speed;
+
+	slowest = one_in(2) ? 2 : 100 * step;
+	for (i = 0; i < 20000; i++) {
+		speed = one_in(1000) ? 100 * step : slowest;
+		now += rnd_below(speed + 1);
+		ksm_policy_begin_pass(&epoch, now);
+		counted += epoch.counts;
+		if (!ksm_policy_is_turn(&epoch, index, every))
+			continue;
+		if (before) {
+			CHECK(now - last >= every * step);
+			CHECK_EQ(counted, every);
+		}
+		before = true;
+		last = now;
+		counted = 0;
+	}
+	/* A pass that is late counts. */
+	ksm_policy_begin_pass(&epoch, now + step);
+	CHECK(epoch.counts);
+	ksm_policy_begin_pass(&epoch, now + step);
+	CHECK(!epoch.counts);
+}
+
+/* A new mm has a few pages tried, an old one all; and it does not become new again. */
+static void test_tries(void)
+{
+	const unsigned long span = msecs_to_jiffies(KSM_NEW_MS);
+	unsigned long born = rnd_extreme();
+
+	CHECK(ksm_policy_may_try(born, born, 0));
+	CHECK(ksm_policy_may_try(born, born + span - 1, KSM_NEW_PAGES - 1));
+	CHECK(!ksm_policy_may_try(born, born, KSM_NEW_PAGES));
+	CHECK(!ksm_policy_may_try(born, born + span - 1, UINT_MAX));
+	CHECK(ksm_policy_may_try(born, born + span, UINT_MAX));
+	CHECK(ksm_policy_may_try(born, born - 1, UINT_MAX));
+}
+
 /* What happens in a region rubs off on its new pages, for some passes. */
 static void test_heat(void)
 {
@@ -628,6 +675,8 @@ const struct ksm_test ksm_policy_tests[] = {
 	ONCE("policy: who may merge, who may wait", test_may),
 	SEEDED("policy: an un-merged page can redeem itself", test_forgiven),
 	ONCE("policy: regions where pages are un-merged", test_heat),
+	SEEDED("policy: turns come in time at any speed", test_turns),
+	SEEDED("policy: new mms are mostly left alone", test_tries),
 	ONCE("policy: a shard for 32 pages", test_shard_bits),
 	SEEDED("policy: a third of the way", test_third_of_way),
 	SEEDED("policy: advisor survives any figures", test_advisor_extremes),

@@ -21,6 +21,7 @@
  */
 #include <pthread.h>
 #include <sched.h>
+#include <sys/resource.h>
 #include <sys/uio.h>
 #include "ksm_util.h"
 
@@ -264,6 +265,59 @@ TEST_F_TIMEOUT(seen, write_to_huge_page, KSM_TIMEOUT)
 	EXPECT_TRUE(ksm_holds(ksm_page(addr, 77), 1));
 	EXPECT_TRUE(ksm_pages_hold(addr, 77, 1000, 1));
 	EXPECT_TRUE(ksm_pages_hold(ksm_page(addr, 78), huge / psize() - 78, 1078, 1));
+}
+
+/* -- Slowed down: those who write -- */
+
+/*
+ * Where the hardware has no dirty bits each one that is cleared costs the next writer a
+ * fault. So that must not depend on how many passes ksmd makes. Elsewhere there are no
+ * faults to count.
+ */
+FIXTURE(busy) {};
+
+FIXTURE_SETUP(busy)
+{
+	const char *why_not = ksm_setup();
+
+	if (why_not)
+		SKIP(return, "%s", why_not);
+}
+
+FIXTURE_TEARDOWN_PARENT(busy)
+{
+	ksm_restore();
+}
+
+static long nr_faults(void)
+{
+	struct rusage usage;
+
+	getrusage(RUSAGE_SELF, &usage);
+	return usage.ru_minflt;
+}
+
+TEST_F_TIMEOUT(busy, has_few_faults, KSM_TIMEOUT)
+{
+	const int nr_pages = 512, nr_rounds = 100;
+	char *addr = map_unique(nr_pages, 1);
+	double start = ksm_now();
+	long faults;
+
+	ASSERT_NE(MAP_FAILED, addr);
+	ASSERT_EQ(0, ksm_madvise(addr, nr_pages, MADV_COLD));
+	ASSERT_EQ(0, ksm_write("sleep_millisecs", "0"));
+	ASSERT_EQ(0, ksm_write("run", "1"));
+	faults = nr_faults();
+	for (int round = 0; round < nr_rounds; round++) {
+		ASSERT_EQ(0, ksm_wait_scans(4));
+		for (int i = 0; i < nr_pages; i++)
+			*(__u64 *)ksm_page(addr, i) += 1;
+	}
+	faults = nr_faults() - faults;
+	TH_LOG("%ld faults in %.1f s", faults, ksm_now() - start);
+	/* Once for a page, and again each other second. */
+	EXPECT_LE(faults, nr_pages * (2 + (ksm_now() - start) / 2));
 }
 
 /* -- Overlooked: writes through a reference to the page -- */
