@@ -290,16 +290,16 @@ int ksm_daemon_forget(struct ksm_engine *engine)
  * ksm_daemon_switch_frames() - fresh_frames has been switched
  * @engine: the engine
  *
- * Context: may sleep.
+ * Context: may sleep for as long as offlining takes.
  */
 void ksm_daemon_switch_frames(struct ksm_engine *engine)
 {
-	mutex_lock(&engine->mutex);
+	ksm_daemon_lock(engine);
 	if (READ_ONCE(engine->knobs.fresh_frames))
 		ksm_frames_prepare(engine);
 	else
 		ksm_frames_drain(engine);
-	mutex_unlock(&engine->mutex);
+	ksm_daemon_unlock(engine);
 }
 
 /**

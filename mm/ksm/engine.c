@@ -19,14 +19,14 @@ static const struct ksm_knobs ksm_default_knobs = {
 };
 
 /**
- * ksm_caches_create() - make the slab caches that all engines share
+ * ksm_caches_create() - make the slab caches, and so on, that all engines share
  *
- * Return: 0, or -ENOMEM.
+ * Return: 0, or an error.
  */
 int ksm_caches_create(void)
 {
 	return ksm_item_create_cache() ?: ksm_node_create_cache() ?:
-	       ksm_registry_create_cache();
+	       ksm_registry_create_cache() ?: ksm_frames_init();
 }
 
 /**

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Fresh frames: a pool that nobody can tell the next frame of.
+ * Fresh frames: a pool whose next frame is unpredictable.
  *
  * When equal pages are merged, the frame of one of them becomes everybody's. Who prepares
  * such a page chooses, so, the frame that somebody else's data will be in; and with
@@ -10,19 +10,25 @@
  *
  * It would not be enough to just allocate one: the page allocator gives out first what was
  * freed last, so that it would be what somebody has freed for the purpose. The frame
- * comes from a random place in a pool, into which a new one goes for it. Frames that
- * merging frees, or the last sharer's copy-on-write, go through a pool as well, one of
- * their own, before anybody gets them.
+ * comes from a random place in a pool, and what goes into that pool is drawn by lot from
+ * all free memory of the node, see draw.c: nothing that merging or anybody frees goes
+ * into it by the order of things. A party that has let go of n of the F frames that are
+ * free owns n / F of what is drawn meanwhile, whatever it merges, and however often.
  *
- * Who frees many frames, and has many pages merged, will see some of his again; but
- * which, and when, he can neither choose nor foretell.
+ * Frames that merging frees, or the last sharer's copy-on-write, go through a pool of
+ * their own before anybody gets them, and never into the other one.
  *
- * There are pools for each NUMA node. They are filled when fresh_frames is switched on, or
- * else the first to need them could choose what goes in. They cannot be moved or
- * reclaimed, and go when memory is to go offline, or fresh_frames is switched off.
+ * There are pools for each NUMA node. Frames wait there for long, so they must not be in
+ * the way of those who need their memory block in one piece: memory offlining, CMA, huge
+ * pages. Unmovable pages would be, or, kept apart, have all shared pages come from what
+ * is set aside for unmovable ones, of which a node may have none. movable_ops would not
+ * do either, as such pages cannot become pages of user space. So a pool is the page cache
+ * of an inode that nobody can open: its pages are on the unevictable LRU list, and
+ * migrate like those of a file. If the memory of one fails it is dropped.
  *
- * Pools come and go under the engine mutex. Faults, which do not have that, exchange
- * frames as well: so the pools, and what is in them, are under engine->frames_lock.
+ * A pool comes and goes under the engine mutex, and frames are taken under it. Faults,
+ * which do not have that, exchange freed frames as well: they find the pool under
+ * engine->frames_lock, and have a reference to its inode while they use it.
  */
 #include "ksm_internal.h"
 #include "ksm.h"
@@ -31,78 +37,190 @@
 #define KSM_FRESH_FRAMES	4096
 #define KSM_FREED_FRAMES	1024
 
+/* With fewer the next one is not hard enough to tell. */
+#define KSM_FRESH_LEAST		(KSM_FRESH_FRAMES / 2)
+
+/* Places that are tried for a frame: half of them are empty at the worst. */
+#define KSM_FRESH_TRIES		64
+
+/**
+ * struct ksm_frame_pool - frames of one node, at places of their own
+ * @inode: whose page cache they are; the fresh ones come first
+ * @nr: fresh frames in it
+ * @fresh: places that have one, unless it has been dropped
+ */
 struct ksm_frame_pool {
-	struct page *fresh[KSM_FRESH_FRAMES];
-	struct page *freed[KSM_FREED_FRAMES];
+	struct inode *inode;
+	unsigned int nr;
+	DECLARE_BITMAP(fresh, KSM_FRESH_FRAMES);
 };
 
-static struct page *ksm_frame_alloc(int nid, gfp_t gfp)
+static struct vfsmount *ksm_frames_mnt __ro_after_init;
+
+static const struct address_space_operations ksm_frames_aops = {
+	.dirty_folio = noop_dirty_folio,
+	.migrate_folio = filemap_migrate_folio,
+	.error_remove_folio = generic_error_remove_folio,
+};
+
+static int ksm_frames_init_fs_context(struct fs_context *fc)
 {
-	return alloc_pages_node(nid, gfp | __GFP_HIGHMEM | __GFP_MOVABLE | __GFP_THISNODE |
-				     __GFP_NORETRY | __GFP_NOWARN, 0);
+	return init_pseudo(fc, KSM_FRAMES_MAGIC) ? 0 : -ENOMEM;
 }
 
-/* Fill the places that are empty. Return: whether none is left. */
-static bool ksm_frames_fill(struct page **frames, unsigned int nr, int nid)
+static struct file_system_type ksm_frames_fs = {
+	.name = "ksm_frames",
+	.init_fs_context = ksm_frames_init_fs_context,
+	.kill_sb = kill_anon_super,
+};
+
+/**
+ * ksm_frames_init() - make what pools need, once for all engines
+ *
+ * Return: 0, or an error.
+ */
+int ksm_frames_init(void)
 {
+	ksm_frames_mnt = kern_mount(&ksm_frames_fs);
+	return PTR_ERR_OR_ZERO(ksm_frames_mnt);
+}
+
+/* @frame goes to a place that is empty, or is freed. Our reference to it is used up. */
+static int ksm_place_fill(struct inode *inode, pgoff_t place, struct page *frame,
+			  gfp_t gfp)
+{
+	struct folio *folio = page_folio(frame);
+	struct mem_cgroup *memcg;
+	int err;
+
+	/* They serve everybody. */
+	memcg = set_active_memcg(root_mem_cgroup);
+	err = filemap_add_folio(inode->i_mapping, folio, place,
+				gfp | __GFP_NORETRY | __GFP_NOWARN);
+	set_active_memcg(memcg);
+	if (!err)
+		folio_unlock(folio);
+	folio_put(folio);
+	return err;
+}
+
+/* What is at a place, with a reference; NULL if nothing is, or somebody is busy with it. */
+static struct folio *ksm_place_clear(struct inode *inode, pgoff_t place)
+{
+	struct folio *folio = filemap_get_folio(inode->i_mapping, place);
+	bool there = false;
+
+	if (IS_ERR(folio))
+		return NULL;
+	if (folio_trylock(folio)) {
+		there = folio->mapping == inode->i_mapping;
+		if (there)
+			filemap_remove_folio(folio);
+		folio_unlock(folio);
+	}
+	if (there)
+		return folio;
+	folio_put(folio);
+	return NULL;
+}
+
+/*
+ * Make a page that was in a pool one that is anybody's. Return: the page; NULL if somebody
+ * has an eye on it still, by whom it will be freed, or if its memory has failed.
+ */
+static struct page *ksm_frame_release(struct folio *folio)
+{
+	if (folio_isolate_lru(folio)) {
+		folio_clear_active(folio);
+		folio_clear_unevictable(folio);
+		folio_put(folio);
+		if (folio_ref_freeze(folio, 1)) {
+			mem_cgroup_uncharge(folio);
+			return ksm_draw_redo(&folio->page) ? &folio->page : NULL;
+		}
+	}
+	folio_put(folio);
+	return NULL;
+}
+
+/* Find places for frames. Return: whether all have one; those that have not are freed. */
+static bool ksm_pool_add(struct ksm_frame_pool *pool, struct page **frames,
+			 unsigned int nr)
+{
+	unsigned long place = 0;
+	bool all = true;
 	unsigned int i;
 
 	for (i = 0; i < nr; i++) {
-		if (!frames[i])
-			frames[i] = ksm_frame_alloc(nid, GFP_USER);
-		if (!frames[i])
-			return false;
-		cond_resched();
+		place = find_next_zero_bit(pool->fresh, KSM_FRESH_FRAMES, place);
+		if (ksm_place_fill(pool->inode, place, frames[i], GFP_KERNEL)) {
+			all = false;
+			continue;
+		}
+		__set_bit(place, pool->fresh);
+		pool->nr++;
 	}
-	return true;
+	/* They would be in use as long as they are in this CPU's cache. */
+	lru_add_drain();
+	return all;
 }
 
-static void ksm_frames_empty(struct page **frames, unsigned int nr)
+static void ksm_pool_fill(struct ksm_frame_pool *pool, int nid)
 {
-	unsigned int i;
+	struct page *frames[KSM_DRAW_FRAMES];
+	unsigned int nr;
 
-	for (i = 0; i < nr; i++)
-		if (frames[i])
-			__free_page(frames[i]);
+	while (pool->nr + KSM_DRAW_FRAMES <= KSM_FRESH_FRAMES) {
+		nr = ksm_draw_frames(nid, frames);
+		if (!nr || !ksm_pool_add(pool, frames, nr))
+			break;
+		cond_resched();
+	}
 }
 
 static void ksm_pool_free(struct ksm_frame_pool *pool)
 {
-	ksm_frames_empty(pool->fresh, KSM_FRESH_FRAMES);
-	ksm_frames_empty(pool->freed, KSM_FREED_FRAMES);
-	kvfree(pool);
+	truncate_inode_pages(pool->inode->i_mapping, 0);
+	iput(pool->inode);
+	kfree(pool);
 }
 
-/* The pools of a node, full; NULL when there is no memory. */
+static struct ksm_frame_pool *ksm_pool_new(void)
+{
+	struct ksm_frame_pool *pool;
+	struct inode *inode;
+
+	pool = kzalloc_obj(*pool, GFP_KERNEL | __GFP_NORETRY | __GFP_NOWARN);
+	if (!pool)
+		return NULL;
+	inode = alloc_anon_inode(ksm_frames_mnt->mnt_sb);
+	if (IS_ERR(inode)) {
+		kfree(pool);
+		return NULL;
+	}
+	inode->i_mode |= S_IFREG;	/* a page whose memory fails can be dropped */
+	inode->i_mapping->a_ops = &ksm_frames_aops;
+	mapping_set_unevictable(inode->i_mapping);
+	pool->inode = inode;
+	return pool;
+}
+
+/* The pools of a node, as full as can be; NULL when there is no memory. */
 static struct ksm_frame_pool *ksm_pool_get(struct ksm_engine *engine, int nid)
 {
 	struct ksm_frame_pool *pool = engine->pools[nid];
 
 	lockdep_assert_held(&engine->mutex);
-	if (pool)
-		return pool;
-	pool = kvzalloc_obj(*pool, GFP_KERNEL | __GFP_NORETRY | __GFP_NOWARN);
-	if (!pool)
-		return NULL;
-	if (ksm_frames_fill(pool->fresh, KSM_FRESH_FRAMES, nid) &&
-	    ksm_frames_fill(pool->freed, KSM_FREED_FRAMES, nid)) {
+	if (!pool) {
+		pool = ksm_pool_new();
+		if (!pool)
+			return NULL;
 		spin_lock(&engine->frames_lock);
 		engine->pools[nid] = pool;
 		spin_unlock(&engine->frames_lock);
-		return pool;
 	}
-	ksm_pool_free(pool);
-	return NULL;
-}
-
-/* @frame goes in at a random place. Return: what was there. */
-static struct page *ksm_frames_exchange(struct page **frames, unsigned int nr,
-					struct page *frame)
-{
-	struct page **place = &frames[get_random_u32_below(nr)];
-
-	swap(*place, frame);
-	return frame;
+	ksm_pool_fill(pool, nid);
+	return pool;
 }
 
 /**
@@ -110,20 +228,46 @@ static struct page *ksm_frames_exchange(struct page **frames, unsigned int nr,
  * @engine: the engine
  * @nid: NUMA node that it is to be on
  *
- * Context: may sleep; the engine mutex is held.
+ * Context: may sleep, but waits for nobody; the engine mutex is held.
  * Return: a page, not cleared; NULL when there is no memory.
  */
 struct page *ksm_frames_take(struct ksm_engine *engine, int nid)
 {
 	struct ksm_frame_pool *pool = ksm_pool_get(engine, nid);
-	struct page *frame = pool ? ksm_frame_alloc(nid, GFP_USER) : NULL;
+	struct folio *folio;
+	struct page *frame;
+	unsigned int try;
+	pgoff_t place;
 
-	if (!frame)
+	if (!pool || pool->nr < KSM_FRESH_LEAST)
 		return NULL;
+	for (try = 0; try < KSM_FRESH_TRIES; try++) {
+		place = get_random_u32_below(KSM_FRESH_FRAMES);
+		if (!__test_and_clear_bit(place, pool->fresh))
+			continue;
+		pool->nr--;
+		folio = ksm_place_clear(pool->inode, place);
+		frame = folio ? ksm_frame_release(folio) : NULL;
+		if (frame && page_to_nid(frame) == nid)
+			return frame;
+		if (frame)
+			__free_page(frame);	/* migrated to another node */
+	}
+	return NULL;
+}
+
+/* The inode of a node's pool, with a reference; NULL if there is none. */
+static struct inode *ksm_pool_inode(struct ksm_engine *engine, int nid)
+{
+	struct inode *inode = NULL;
+
 	spin_lock(&engine->frames_lock);
-	frame = ksm_frames_exchange(pool->fresh, KSM_FRESH_FRAMES, frame);
+	if (engine->pools[nid]) {
+		inode = engine->pools[nid]->inode;
+		ihold(inode);
+	}
 	spin_unlock(&engine->frames_lock);
-	return frame;
+	return inode;
 }
 
 /**
@@ -134,30 +278,36 @@ struct page *ksm_frames_take(struct ksm_engine *engine, int nid)
  * What the page allocator gives out now is, most likely, this frame. It goes into the
  * pool, if there is one, and another one is free instead.
  *
- * Context: does not sleep; any, but for interrupts.
+ * Context: may sleep, but does not wait for memory.
  */
 void ksm_frames_stir(struct ksm_engine *engine, int nid)
 {
-	struct page *frame = ksm_frame_alloc(nid, GFP_NOWAIT);
-	struct ksm_frame_pool *pool;
+	const gfp_t gfp = GFP_HIGHUSER_MOVABLE & ~__GFP_DIRECT_RECLAIM;
+	struct inode *inode = ksm_pool_inode(engine, nid);
+	struct page *frame;
+	struct folio *old;
+	pgoff_t place;
 
-	if (!frame)
+	if (!inode)
 		return;
-	spin_lock(&engine->frames_lock);
-	pool = engine->pools[nid];
-	if (pool)
-		frame = ksm_frames_exchange(pool->freed, KSM_FREED_FRAMES, frame);
-	spin_unlock(&engine->frames_lock);
-	__free_page(frame);
+	frame = alloc_pages_node(nid, gfp | __GFP_THISNODE | __GFP_NOWARN, 0);
+	if (frame) {
+		place = KSM_FRESH_FRAMES + get_random_u32_below(KSM_FREED_FRAMES);
+		old = ksm_place_clear(inode, place);
+		if (old)
+			folio_put(old);
+		ksm_place_fill(inode, place, frame, gfp);
+	}
+	iput(inode);
 }
 
 /**
  * ksm_frames_prepare() - have the pools of all nodes filled
  * @engine: the engine
  *
- * A pool that there is no memory for now is tried again when it is needed.
+ * What there is no memory for now is tried again when it is needed.
  *
- * Context: may sleep; the engine mutex is held.
+ * Context: may sleep; the engine mutex is held, and no memory is going offline.
  */
 void ksm_frames_prepare(struct ksm_engine *engine)
 {

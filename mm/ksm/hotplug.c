@@ -16,7 +16,6 @@ static void ksm_hotplug_park(struct ksm_engine *engine)
 {
 	mutex_lock(&engine->mutex);
 	WRITE_ONCE(engine->run, engine->run | KSM_RUN_OFFLINE);
-	ksm_frames_drain(engine);	/* they could not be migrated */
 	mutex_unlock(&engine->mutex);
 }
 
@@ -24,8 +23,6 @@ static void ksm_hotplug_resume(struct ksm_engine *engine)
 {
 	mutex_lock(&engine->mutex);
 	WRITE_ONCE(engine->run, engine->run & ~KSM_RUN_OFFLINE);
-	if (READ_ONCE(engine->knobs.fresh_frames))
-		ksm_frames_prepare(engine);
 	mutex_unlock(&engine->mutex);
 
 	smp_mb();	/* wake_up_bit() wants the bit to be seen cleared */

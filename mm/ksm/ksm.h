@@ -779,10 +779,19 @@ static inline int ksm_validate(struct ksm_engine *engine) { return 0; }
 #endif
 
 /* frames.c: where pages go that become shared */
+#define KSM_FRAMES_MAGIC	0x4b534d46	/* of their file system: "KSMF" */
+int ksm_frames_init(void);
 struct page *ksm_frames_take(struct ksm_engine *engine, int nid);
 void ksm_frames_stir(struct ksm_engine *engine, int nid);
 void ksm_frames_prepare(struct ksm_engine *engine);
 void ksm_frames_drain(struct ksm_engine *engine);
+
+/* draw.c: free frames, by lot */
+#define KSM_DRAW_ORDER		5	/* of the blocks that are taken, at most */
+#define KSM_DRAW_FRAMES		BIT(KSM_DRAW_ORDER)
+
+unsigned int ksm_draw_frames(int nid, struct page **frames);
+bool ksm_draw_redo(struct page *page);
 
 /* merge.c: page table surgery, both ways */
 struct vm_area_struct *ksm_merge_vma(struct mm_struct *mm, unsigned long addr);

@@ -12,6 +12,8 @@
 #include <linux/cred.h>
 #include <linux/debugfs.h>
 #include <linux/freezer.h>
+#include <linux/fs.h>
+#include <linux/fs_context.h>
 #include <linux/hashtable.h>
 #include <linux/highmem.h>
 #include <linux/hugetlb.h>
@@ -29,11 +31,14 @@
 #include <linux/mm_inline.h>
 #include <linux/mman.h>
 #include <linux/mmu_notifier.h>
+#include <linux/mount.h>
 #include <linux/mutex.h>
 #include <linux/oom.h>
+#include <linux/pagemap.h>
 #include <linux/pagewalk.h>
 #include <linux/prctl.h>
 #include <linux/prefetch.h>
+#include <linux/pseudo_fs.h>
 #include <linux/ptrace.h>
 #include <linux/random.h>
 #include <linux/rbtree.h>
@@ -63,5 +68,6 @@
 
 #include "../internal.h"
 #include "../mm_slot.h"
+#include "../page_alloc.h"
 
 #endif /* _MM_KSM_INTERNAL_H */

@@ -258,6 +258,139 @@ static void ksm_test_frames_are_taken_once(struct kunit *test)
 	kt_unlock(test);
 }
 
+static bool kt_is_pool_frame(struct folio *folio)
+{
+	bool is = false;
+
+	if (!folio_trylock(folio))
+		return false;
+	if (folio_test_lru(folio) && !folio_test_anon(folio) && folio->mapping)
+		is = folio->mapping->host->i_sb->s_magic == KSM_FRAMES_MAGIC;
+	folio_unlock(folio);
+	return is;
+}
+
+/* The next frame of a pool from @pfn on, with a reference; NULL if there is none. */
+static struct page *kt_pool_frame(unsigned long *pfn)
+{
+	struct folio *folio;
+	struct page *page;
+
+	while (*pfn < pgdat_end_pfn(NODE_DATA(first_memory_node))) {
+		page = pfn_to_online_page(*pfn);
+		(*pfn)++;
+		folio = page && !PageCompound(page) ? page_folio(page) : NULL;
+		if (!folio || !folio_try_get(folio))
+			continue;
+		if (kt_is_pool_frame(folio))
+			return page;
+		folio_put(folio);
+	}
+	return NULL;
+}
+
+/* Frames in the pool move when somebody wants their memory, and are still in it. */
+static void ksm_test_frames_migrate(struct kunit *test)
+{
+	struct ksm_engine *engine = kt_engine(test);
+	unsigned long pfn = 0;
+	unsigned int nr = 0, left;
+	struct page *page;
+	LIST_HEAD(folios);
+
+	kt_lock(test);
+	ksm_frames_prepare(engine);
+	lru_add_drain_all();
+	while ((page = kt_pool_frame(&pfn))) {
+		if (folio_isolate_lru(page_folio(page))) {
+			list_add(&page->lru, &folios);
+			nr++;
+		}
+		put_page(page);
+	}
+	KUNIT_EXPECT_GT(test, nr, 2048);
+	migrate_pages(&folios, kt_new_folio, NULL, 0, MIGRATE_SYNC, MR_MEMORY_HOTPLUG, NULL);
+	left = list_count_nodes(&folios);
+	KUNIT_EXPECT_EQ(test, left, 0);
+	putback_movable_pages(&folios);
+	lru_add_drain_all();
+	page = ksm_frames_take(engine, first_memory_node);
+	KUNIT_EXPECT_NOT_NULL(test, page);
+	if (page)
+		__free_page(page);
+	ksm_frames_drain(engine);
+	kt_unlock(test);
+}
+
+#ifdef CONFIG_MEMORY_FAILURE
+static void kt_mend(struct page *page)
+{
+	ClearPageHWPoison(page);
+	if (!page_count(page)) {
+		set_page_refcounted(page);
+		__free_page(page);
+	}
+}
+
+/* A frame whose memory has failed, in the pool or before, is never handed out. */
+static void ksm_test_frames_are_whole(struct kunit *test)
+{
+	struct ksm_engine *engine = kt_engine(test);
+	struct page **broken = kunit_kcalloc(test, 4096, sizeof(*broken), GFP_KERNEL);
+	unsigned int nr = 0, handed_out = 0, i;
+	struct page *page, *taken[64];
+	unsigned long pfn = 0;
+
+	KUNIT_ASSERT_NOT_NULL(test, broken);
+	kt_lock(test);
+	ksm_frames_prepare(engine);
+	lru_add_drain_all();
+	for (i = 0; nr < 4096 && (page = kt_pool_frame(&pfn)); i++) {
+		if (i % 2) {
+			SetPageHWPoison(page);
+			broken[nr++] = page;
+		}
+		put_page(page);
+	}
+	KUNIT_EXPECT_GT(test, nr, 1024);
+	for (i = 0; i < 64; i++) {
+		taken[i] = ksm_frames_take(engine, first_memory_node);
+		handed_out += taken[i] && PageHWPoison(taken[i]);
+	}
+	KUNIT_EXPECT_EQ(test, handed_out, 0);
+	for (i = 0; i < 64; i++)
+		if (taken[i])
+			__free_page(taken[i]);
+	ksm_frames_drain(engine);
+	for (i = 0; i < nr; i++)
+		kt_mend(broken[i]);
+	kt_unlock(test);
+}
+#endif
+
+/* Drawn anywhere: no two are the same, and they are not what was freed last. */
+static void ksm_test_frames_are_drawn(struct kunit *test)
+{
+	struct page *drawn[2][KSM_DRAW_FRAMES];
+	unsigned int nr[2], i, j;
+
+	for (i = 0; i < 2; i++) {
+		nr[i] = ksm_draw_frames(first_memory_node, drawn[i]);
+		KUNIT_EXPECT_GT(test, nr[i], 0);
+		KUNIT_EXPECT_LE(test, nr[i], KSM_DRAW_FRAMES);
+		for (j = 0; j < nr[i]; j++) {
+			KUNIT_EXPECT_EQ(test, page_count(drawn[i][j]), 1);
+			KUNIT_EXPECT_EQ(test, page_to_nid(drawn[i][j]), first_memory_node);
+		}
+	}
+	for (i = 0; i < nr[0]; i++)
+		for (j = 0; j < nr[1]; j++)
+			KUNIT_EXPECT_PTR_NE(test, drawn[0][i], drawn[1][j]);
+	for (i = 0; i < 2; i++)
+		for (j = 0; j < nr[i]; j++)
+			__free_page(drawn[i][j]);
+}
+
 /* Zero pages are merged at first sight, no others are, and of nothing is there a record. */
 static void ksm_test_zero_only(struct kunit *test)
 {
@@ -290,6 +423,11 @@ static struct kunit_case ksm_test_domain_cases[] = {
 	KUNIT_CASE(ksm_test_domain_changes_at_random),
 	KUNIT_CASE(ksm_test_frames_are_fresh),
 	KUNIT_CASE(ksm_test_frames_are_taken_once),
+	KUNIT_CASE(ksm_test_frames_migrate),
+#ifdef CONFIG_MEMORY_FAILURE
+	KUNIT_CASE(ksm_test_frames_are_whole),
+#endif
+	KUNIT_CASE(ksm_test_frames_are_drawn),
 	KUNIT_CASE(ksm_test_zero_only),
 	{}
 };

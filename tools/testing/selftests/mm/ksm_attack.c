@@ -560,7 +560,8 @@ TEST_F_TIMEOUT(attack, content_guessing, KSM_TIMEOUT)
  * see the truth: an attacker knows its own well enough by other means.
  */
 #define NR_CHOSEN	512
-#define NR_FREED	1024
+#define NR_FREED	20000
+#define NR_PAIRS	10000
 #define NR_LEFT		128
 
 FIXTURE(frame) {};
@@ -690,6 +691,50 @@ TEST_F_TIMEOUT(frame, freed_frame, KSM_TIMEOUT)
 	EXPECT_EQ(NR_CHOSEN, t.common);
 	EXPECT_LE(s->leaks ? NR_CHOSEN / 8 : 0, t.known);
 	EXPECT_GE(s->leaks ? NR_CHOSEN : NR_CHOSEN / 10, t.known);
+}
+
+/*
+ * What is true of random frames: of those that are free so many in a hundred are some that
+ * the attacker has let go of. They come in blocks, so that luck may have it twice that.
+ */
+static size_t fair_share(size_t freed)
+{
+	size_t free = ksm_vmstat("nr_free_pages");
+
+	return NR_CHOSEN * freed / free + NR_CHOSEN / 6;
+}
+
+/* The frames of all these pairs are free by the time that the victim comes. */
+static void merge_pairs(void)
+{
+	char *pairs = party_map(ATTACKER, 2 * NR_PAIRS), *addr;
+
+	ksm_fill_pages(pairs, NR_PAIRS, REFERENCE, 1);
+	ksm_fill_pages(ksm_page(pairs, NR_PAIRS), NR_PAIRS, REFERENCE, 1);
+	ask(NOTE);
+	party_madvise(pairs, 2 * NR_PAIRS, MADV_MERGEABLE);
+	addr = party_map(ATTACKER, NR_CHOSEN);
+	ask(SCAN);
+	victim_step();
+	fill_chosen(addr, 0, NR_CHOSEN);
+	party_madvise(addr, NR_CHOSEN, MADV_MERGEABLE);
+	ask(SCAN);
+}
+
+/*
+ * The attacker merges so much of its own that all frames in a pool have gone, several
+ * times over, and those that it had before would have come in their place.
+ */
+TEST_F_TIMEOUT(frame, poisoned_pool, KSM_TIMEOUT)
+{
+	const struct setting *s = &variant->setting;
+	struct tally t;
+
+	ASSERT_TRUE(play(s, arrive_late, merge_pairs, &t));
+	report(s, "poisoned pool", "%zu of %zu shared frames", t.known, t.common);
+	EXPECT_EQ(NR_CHOSEN, t.common);
+	EXPECT_LE(s->leaks ? NR_CHOSEN / 8 : 0, t.known);
+	EXPECT_GE(s->leaks ? NR_CHOSEN : fair_share(2 * NR_PAIRS), t.known);
 }
 
 /* Takes a page of memory whenever the attacker has let go of one. */

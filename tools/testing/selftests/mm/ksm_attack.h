@@ -15,7 +15,7 @@
 #define CGROUPS		"/sys/fs/cgroup/"
 #define CGROUP_CONTROL	CGROUPS "cgroup.subtree_control"
 #define ANSWERS_MAX	2048
-#define PAGES_MAX	8192
+#define PAGES_MAX	32768
 #define PASSES		3	/* what is written now is merged by then */
 
 enum { VICTIM, ATTACKER, NR_PARTIES };

@@ -259,6 +259,106 @@ TEST_F_TIMEOUT(broken, soft_offline_moves_it, KSM_TIMEOUT)
 	EXPECT_EQ(3, ksm_get("pages_sharing"));
 }
 
+/*
+ * The frames that fresh_frames has in its pools are nobody's; but they can move, and one
+ * whose memory fails goes. They are known by being on the LRU lists, but neither mapped
+ * nor to be reclaimed.
+ */
+#define KPF_POOL	(BIT_ULL(5) | BIT_ULL(18))	/* LRU, UNEVICTABLE */
+#define KPF_NO_POOL	(BIT_ULL(11) | BIT_ULL(12))	/* MMAP, ANON */
+#define KPF_BROKEN	BIT_ULL(19)
+#define NR_BAD		32
+
+FIXTURE(pool)
+{
+	unsigned long bad[NR_BAD];
+};
+
+static __u64 page_flags(unsigned long pfn)
+{
+	int fd = open("/proc/kpageflags", O_RDONLY | O_CLOEXEC);
+	__u64 flags = 0;
+
+	if (pread(fd, &flags, sizeof(flags), pfn * sizeof(flags)) != sizeof(flags))
+		flags = 0;
+	close(fd);
+	return flags;
+}
+
+/* How many frames are in pools, and some of them. */
+static size_t pool_frames(unsigned long *some, size_t nr_some)
+{
+	static __u64 flags[4096];
+	int fd = open("/proc/kpageflags", O_RDONLY | O_CLOEXEC);
+	unsigned long pfn = 0;
+	size_t nr = 0;
+	ssize_t n;
+
+	while ((n = read(fd, flags, sizeof(flags))) > 0) {
+		for (size_t i = 0; i < n / sizeof(*flags); i++, pfn++) {
+			if ((flags[i] & (KPF_POOL | KPF_NO_POOL)) != KPF_POOL)
+				continue;
+			if (nr % 64 == 0 && nr / 64 < nr_some)
+				some[nr / 64] = pfn;
+			nr++;
+		}
+	}
+	close(fd);
+	return nr;
+}
+
+static int break_frame(const char *how, unsigned long pfn)
+{
+	char path[96], text[32];
+
+	snprintf(path, sizeof(path), "/sys/devices/system/memory/%s_offline_page", how);
+	snprintf(text, sizeof(text), "0x%lx", pfn * psize());
+	return ksm_spew(path, text);
+}
+
+FIXTURE_SETUP(pool)
+{
+	const char *why_not = ksm_setup();
+
+	if (!why_not && !ksm_has("fresh_frames"))
+		why_not = "kernel without fresh_frames";
+	if (!why_not && access("/sys/devices/system/memory/hard_offline_page", F_OK))
+		why_not = "no memory failure by page frame";
+	if (why_not)
+		SKIP(return, "%s", why_not);
+	ASSERT_EQ(0, ksm_write("fresh_frames", "1"));
+	ASSERT_LT(NR_BAD * 64, pool_frames(self->bad, NR_BAD));
+}
+
+FIXTURE_TEARDOWN_PARENT(pool)
+{
+	ksm_restore();
+	for (int i = 0; i < NR_BAD; i++)
+		if (page_flags(self->bad[i]) & KPF_BROKEN)
+			unpoison_memory(self->bad[i]);
+}
+
+TEST_F_TIMEOUT(pool, bad_frames_go, KSM_TIMEOUT)
+{
+	const size_t nr = 256;
+	char *addr = ksm_map(2 * nr);
+
+	ASSERT_NE(MAP_FAILED, addr);
+	for (int i = 0; i < NR_BAD; i++) {
+		ASSERT_EQ(0, break_frame(i % 2 ? "soft" : "hard", self->bad[i]));
+		EXPECT_EQ(KPF_BROKEN, page_flags(self->bad[i]) & (KPF_BROKEN | KPF_POOL));
+	}
+	ksm_fill_pages(addr, nr, 1, 1);
+	ksm_fill_pages(ksm_page(addr, nr), nr, 1, 1);
+	ASSERT_EQ(0, ksm_madvise(addr, 2 * nr, MADV_MERGEABLE));
+	ASSERT_EQ(0, ksm_scan(5));
+	EXPECT_EQ(2 * nr, ksm_count_merged(addr, 2 * nr));
+	for (size_t i = 0; i < 2 * nr; i++)
+		EXPECT_EQ(0, page_flags(ksm_pfn(ksm_page(addr, i))) & KPF_BROKEN);
+	EXPECT_TRUE(ksm_pages_hold(addr, nr, 1, 1));
+	EXPECT_TRUE(ksm_pages_hold(ksm_page(addr, nr), nr, 1, 1));
+}
+
 /* -- Memory taken offline -- */
 
 #define MEMORY_BLOCKS	"/sys/devices/system/memory"
@@ -441,7 +541,7 @@ TEST_F_TIMEOUT(hotplug, offline_while_scanning, KSM_TIMEOUT)
 	EXPECT_EQ(NR_PAGES - 1, ksm_get("pages_sharing"));
 }
 
-/* The frames in its pools cannot move, and may be in any block. */
+/* The frames in its pools may be in any block. */
 TEST_F_TIMEOUT(hotplug, fresh_frames_give_way, KSM_TIMEOUT)
 {
 	long block = block_of(self->addr, self->block_size);
