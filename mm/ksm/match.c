@@ -258,62 +258,71 @@ static void ksm_match_found(struct ksm_match *match, struct ksm_rmap_item *item,
 	folio_mark_dirty(folio);
 }
 
-/* A copy of a page, in a frame that nobody had; locked, and in nobody's hands but ours. */
-static struct page *ksm_match_copy(struct ksm_match *match, struct ksm_merge *merge)
+/*
+ * A frame that nobody had, for a copy of a page of @mm, charged to that mm's cgroup. No
+ * lock of anybody's is held. Return: it, or NULL.
+ *
+ * The charge may exceed a limit by this page, for as long as it takes to free the page
+ * that is copied, which is charged there as well: a cgroup that is full is where merging
+ * is wanted most. To reclaim would have everybody wait for the cgroup's devices, and
+ * nobody is to be killed for what makes memory free.
+ */
+static struct folio *ksm_match_frame(struct ksm_match *match, struct mm_struct *mm)
 {
-	struct page *page = ksm_frames_take(match->worker->engine, page_to_nid(merge->page));
-	struct folio *folio;
+	struct page *page = ksm_frames_take(match->worker->engine,
+					    page_to_nid(match->page));
 
 	if (!page)
 		return NULL;
-	folio = page_folio(page);
-	if (mem_cgroup_charge(folio, merge->vma->vm_mm, GFP_KERNEL) ||
-	    copy_mc_user_highpage(page, merge->page, merge->addr, merge->vma)) {
+	if (mem_cgroup_charge(page_folio(page), mm, GFP_ATOMIC)) {
 		put_page(page);
 		return NULL;
 	}
-	__folio_set_locked(folio);
-	__folio_set_swapbacked(folio);
-	__folio_mark_uptodate(folio);
-	return page;
+	return page_folio(page);
 }
 
 /*
- * Have a copy of the page be the KSM page of @node, and mapped instead. Return: 0, and the
- * copy in merge->kpage with a reference; or an error, and merge->kpage NULL.
+ * Have a copy of the page, in @copy, be the KSM page of @node, and mapped instead. Return:
+ * 0, and the copy, with another reference, in merge->kpage; or an error, and merge->kpage
+ * NULL.
  */
 static int ksm_match_refresh(struct ksm_match *match, struct ksm_rmap_item *item,
-			     struct ksm_stable_node *node, struct ksm_merge *merge)
+			     struct ksm_stable_node *node, struct ksm_merge *merge,
+			     struct folio *copy)
 {
-	struct folio *copy;
+	struct page *page = folio_page(copy, 0);
 
-	merge->kpage = ksm_match_copy(match, merge);
-	if (!merge->kpage)
-		return -ENOMEM;
-	copy = page_folio(merge->kpage);
+	if (copy_mc_user_highpage(page, merge->page, merge->addr, merge->vma))
+		return -EFAULT;
+	__folio_set_locked(copy);
+	__folio_set_swapbacked(copy);
+	__folio_mark_uptodate(copy);
 	ksm_match_found(match, item, node, copy, merge->vma);
+	merge->kpage = page;
 	ksm_merge_replace(merge->vma->vm_mm, merge, 1);
-	if (!merge->err) {
+	if (merge->err) {
+		ksm_join_detach(match->worker->engine, item, node);
+		ksm_node_bind(copy, NULL);
+		merge->kpage = NULL;
+	} else {
 		folio_add_lru(copy);
-		folio_unlock(copy);
-		return 0;
+		folio_get(copy);
 	}
-	ksm_join_detach(match->worker->engine, item, node);
-	ksm_node_bind(copy, NULL);
 	folio_unlock(copy);
-	folio_put(copy);
-	merge->kpage = NULL;
 	return merge->err;
 }
 
-/* Make the page, which is small, the KSM page of @node. Its mmap lock is held. */
+/*
+ * Make the page, which is small, the KSM page of @node; or a copy of it in @copy, if there
+ * is one. Its mmap lock is held.
+ */
 static int ksm_match_promote_page(struct ksm_match *match,
 				  struct ksm_rmap_item *item,
 				  struct ksm_stable_node *node,
-				  struct ksm_merge *merge)
+				  struct ksm_merge *merge, struct folio *copy)
 {
-	struct ksm_engine *engine = match->worker->engine;
 	struct folio *folio = page_folio(merge->page);
+	int nid = page_to_nid(merge->page);
 
 	if (!folio_trylock(folio))
 		return -EBUSY;
@@ -322,8 +331,8 @@ static int ksm_match_promote_page(struct ksm_match *match,
 	ksm_merge_freeze(merge->vma->vm_mm, merge, 1);
 	if (!merge->err && !pages_identical(merge->page, match->page))
 		merge->err = -EFAULT;
-	if (!merge->err && READ_ONCE(engine->knobs.fresh_frames))
-		merge->err = ksm_match_refresh(match, item, node, merge);
+	if (!merge->err && copy)
+		merge->err = ksm_match_refresh(match, item, node, merge, copy);
 	else if (!merge->err)
 		ksm_match_found(match, item, node, folio, merge->vma);
 	folio_unlock(folio);
@@ -333,17 +342,18 @@ static int ksm_match_promote_page(struct ksm_match *match,
 	/* The reference that we had on the page is on the copy now. */
 	put_page(merge->page);
 	merge->page = merge->kpage;
-	ksm_frames_stir(engine, page_to_nid(merge->page));
+	ksm_frames_stir(match->worker->engine, nid);
 	return 0;
 }
 
 /*
- * Make the page that @item waits with the KSM page of @node. Return: 0, and the page
- * in *kpagep with a reference; -EAGAIN if it seems busy, but may not be; any other
- * error if @item does not do, or not now.
+ * Make the page that @item waits with the KSM page of @node; or a copy of it in @copy, if
+ * there is one. Return: 0, and the KSM page in *kpagep with a reference; -EAGAIN if it
+ * seems busy, but may not be; any other error if @item does not do, or not now.
  */
 static int ksm_match_promote(struct ksm_match *match, struct ksm_rmap_item *item,
-			     struct ksm_stable_node *node, struct page **kpagep)
+			     struct ksm_stable_node *node, struct folio *copy,
+			     struct page **kpagep)
 {
 	struct ksm_merge merge = { .addr = ksm_item_addr(item) };
 	struct mm_struct *mm = item->owner->slot.mm;
@@ -356,7 +366,7 @@ static int ksm_match_promote(struct ksm_match *match, struct ksm_rmap_item *item
 	if (merge.page)
 		err = ksm_match_fits(match, merge.page);
 	if (!err)
-		err = ksm_match_promote_page(match, item, node, &merge);
+		err = ksm_match_promote_page(match, item, node, &merge, copy);
 	mmap_read_unlock(mm);
 
 	trace_ksm_merge_with_ksm_page(NULL, merge.page ? page_to_pfn(merge.page) : 0,
@@ -437,30 +447,24 @@ static bool ksm_match_publish(struct ksm_match *match,
 }
 
 /*
- * Make a pair with @item, which is claimed, and stays so if that is under way. Return:
- * 0 if it is; -ESTALE if @item does not do, so that the page may take its place; any
- * other error if it is this page that has to wait.
+ * Make a pair with @item, which is claimed, and stays so if that is under way; what they
+ * share is in @copy, if there is one. Return: as ksm_match_pair().
  */
-static int ksm_match_pair(struct ksm_match *match, struct ksm_rmap_item *item)
+static int ksm_match_pair_up(struct ksm_match *match, struct ksm_rmap_item *item,
+			     struct folio *copy)
 {
 	struct ksm_engine *engine = match->worker->engine;
 	struct ksm_stable_node *node;
 	struct page *kpage;
 	int err;
 
-	/* First ours: if both are of one large folio our reference is in the way. */
-	err = ksm_match_prepare(match);
-	if (err)
-		return err;
-	if (!ksm_match_spare(match->worker))
-		return -ENOMEM;
 	node = ksm_node_alloc(match->kmm->domain, &match->key, 0);
 	if (!node)
 		return -ENOMEM;
 
-	err = ksm_match_promote(match, item, node, &kpage);
+	err = ksm_match_promote(match, item, node, copy, &kpage);
 	if (err == -EAGAIN)
-		err = ksm_match_promote(match, item, node, &kpage);
+		err = ksm_match_promote(match, item, node, copy, &kpage);
 	if (err) {
 		ksm_node_free(engine, node);
 		return -ESTALE;
@@ -476,6 +480,33 @@ static int ksm_match_pair(struct ksm_match *match, struct ksm_rmap_item *item)
 			       &match->history);
 	}
 	return 0;
+}
+
+/*
+ * Make a pair with @item, which is claimed, and stays so if that is under way. Return:
+ * 0 if it is; -ESTALE if @item does not do, so that the page may take its place; any
+ * other error if it is this page that has to wait.
+ */
+static int ksm_match_pair(struct ksm_match *match, struct ksm_rmap_item *item)
+{
+	struct folio *copy = NULL;
+	int err;
+
+	/* First ours: if both are of one large folio our reference is in the way. */
+	err = ksm_match_prepare(match);
+	if (err)
+		return err;
+	if (!ksm_match_spare(match->worker))
+		return -ENOMEM;
+	if (READ_ONCE(match->worker->engine->knobs.fresh_frames)) {
+		copy = ksm_match_frame(match, item->owner->slot.mm);
+		if (!copy)
+			return -ENOMEM;
+	}
+	err = ksm_match_pair_up(match, item, copy);
+	if (copy)
+		folio_put(copy);
+	return err;
 }
 
 /* Look for an equal among those that wait. Return: false if there is none. */

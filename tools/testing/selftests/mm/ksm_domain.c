@@ -2080,6 +2080,125 @@ TEST_F_TIMEOUT(fresh_swap, out_and_in, KSM_TIMEOUT)
 	EXPECT_TRUE(ksm_pages_hold(self->addr, NR_PAGES, SEED, 0));
 }
 
+/*
+ * A process in a memory cgroup that is full to the last page, by a limit that nothing can
+ * be swapped out or dropped for; and what its pages wait for, outside of it. What is
+ * allocated for a merge must not have anybody killed.
+ */
+#define NR_FILL		256	/* enough for what a CPU has in stock of the cgroup */
+
+FIXTURE(full_cgroup) {};
+
+static void fill_cgroup(struct ksm_child *child)
+{
+	cpu_set_t cpu;
+	char *fill;
+
+	CPU_ZERO(&cpu);
+	CPU_SET(sched_getcpu(), &cpu);
+	sched_setaffinity(0, sizeof(cpu), &cpu);	/* unless there is only one */
+	must(!ksm_spew(CGROUP_A "/cgroup.procs", "0"));
+	must(ksm_map_at(PARTY_ADDR, NR_PAGES + NR_FILL) == PARTY_ADDR);
+	fill = ksm_page(PARTY_ADDR, NR_PAGES);
+	ksm_fill_pages(PARTY_ADDR, NR_PAGES, SEED, 1);
+	must(!ksm_madvise(PARTY_ADDR, NR_PAGES, MADV_MERGEABLE));
+	madvise(fill, NR_FILL * psize(), MADV_NOHUGEPAGE);
+	for (int i = 0; i < NR_FILL; i++) {
+		ksm_child_pause(child);
+		*ksm_page(fill, i) = 1;
+	}
+	ksm_child_pause(child);
+	_exit(!ksm_pages_hold(PARTY_ADDR, NR_PAGES, SEED, 1));
+}
+
+static long cgroup_value(const char *file)
+{
+	char path[128], text[64];
+
+	snprintf(path, sizeof(path), CGROUP_A "/%s", file);
+	return ksm_slurp(path, text, sizeof(text)) > 0 ? atol(text) : -1;
+}
+
+/* Page by page, as what is charged in advance is less than a page then. */
+static bool fill_up(struct ksm_child *child)
+{
+	long max = cgroup_value("memory.current") + 16 * psize();
+	char text[32];
+
+	snprintf(text, sizeof(text), "%ld", max);
+	if (ksm_spew(CGROUP_A "/memory.max", text))
+		return false;
+	for (int i = 0; i < NR_FILL; i++) {
+		if (cgroup_value("memory.current") >= max)
+			return true;
+		if (!ksm_child_go(child) || !ksm_child_wait(child))
+			return false;
+	}
+	return false;
+}
+
+static long cgroup_kills(void)
+{
+	char text[512], *word;
+
+	if (ksm_slurp(CGROUP_A "/memory.events", text, sizeof(text)) <= 0)
+		return -1;
+	word = strstr(text, "oom_kill ");
+	return word ? atol(word + strlen("oom_kill ")) : -1;
+}
+
+FIXTURE_SETUP(full_cgroup)
+{
+	const char *why_not = ksm_setup();
+
+	if (!why_not && !ksm_has("fresh_frames"))
+		why_not = "kernel without fresh_frames";
+	if (!why_not && (!ksm_cgroups_on() || !ksm_cgroup_make(CGROUP_A)))
+		why_not = "no memory cgroup (v2)";
+	if (why_not)
+		SKIP(return, "%s", why_not);
+	ksm_spew(CGROUP_A "/memory.swap.max", "0");	/* if there is swap at all */
+	ASSERT_EQ(0, ksm_write("smart_scan", "0"));
+	ASSERT_EQ(0, ksm_write("fresh_frames", "1"));
+}
+
+FIXTURE_TEARDOWN_PARENT(full_cgroup)
+{
+	ksm_restore();
+	for (int i = 0; i < 100 && rmdir(CGROUP_A) && errno == EBUSY; i++)
+		usleep(10000);
+}
+
+TEST_F_TIMEOUT(full_cgroup, nobody_is_killed, KSM_TIMEOUT)
+{
+	struct ksm_child child;
+	char *ours, *others;
+
+	if (ksm_child_fork(&child))
+		fill_cgroup(&child);
+	ASSERT_TRUE(ksm_child_wait(&child));
+	/* Theirs wait in the tree first; so it is their pages that are copied. */
+	ASSERT_EQ(0, ksm_scan(3));
+	ASSERT_EQ(NR_PAGES, ksm_get("pages_unshared"));
+	ours = ksm_map(NR_PAGES + 2);
+	ASSERT_NE(MAP_FAILED, ours);
+	others = ksm_page(ours, NR_PAGES);
+	ksm_fill_pages(ours, NR_PAGES, SEED, 1);
+	ksm_fill_pages(others, 2, 100, 0);
+	ASSERT_TRUE(fill_up(&child));
+	ASSERT_EQ(0, ksm_madvise(ours, NR_PAGES + 2, MADV_MERGEABLE));
+	ASSERT_EQ(0, ksm_scan(3));
+	EXPECT_EQ(0, cgroup_kills());
+	EXPECT_EQ(2, ksm_count_merged(others, 2));
+	EXPECT_EQ(NR_PAGES, ksm_count_merged(ours, NR_PAGES));
+	EXPECT_TRUE(ksm_pages_hold(ours, NR_PAGES, SEED, 1));
+	EXPECT_GE(cgroup_value("memory.max"), cgroup_value("memory.current"));
+	ksm_spew(CGROUP_A "/memory.max", "max");
+	while (ksm_child_go(&child) && ksm_child_wait(&child))
+		;
+	EXPECT_EQ(0, ksm_child_end(&child));
+}
+
 /* -- Both switches -- */
 
 FIXTURE(switches) {};
