@@ -19,8 +19,9 @@
  * come back to having no cookie, for that would be the way out for a process that was
  * given one. It gets a new one; if it had none, it has none.
  *
- * A cookie changes with the mm's mmap_lock held for writing, and no page is merged
- * without that lock. So a fork, which holds it too, copies a cookie and page tables that
+ * A cookie changes with the mm's mmap_lock held for writing; the unmerging before that has
+ * locked each VMA that can have merged pages, too, and no page is merged without that
+ * lock. So a fork, which holds mmap_lock, copies a cookie and page tables that
  * belong together.
  */
 #include "ksm_internal.h"

@@ -2,9 +2,12 @@
 /*
  * Joining: pages that have an equal are merged with it, a number of them at a time.
  *
- * They are all under one page table. Their folios are locked, then they are frozen,
- * compared with what they are to share, and replaced; merge.c does the page tables.
- * What fails in a step takes no part in the next ones.
+ * They are all under one page table. They are frozen, compared with what they are to
+ * share, and replaced; merge.c does the page tables, and its head says why nothing has to
+ * be locked between the steps. What fails in a step takes no part in the next ones.
+ *
+ * The first and the last step go VMA by VMA. A VMA's lock is waited for, as long as it
+ * takes, with no folio locked; then folios are tried only.
  *
  * A sharer is put on its node's list before its PTE maps the folio, with the folio
  * locked: the reverse map never lacks one. Should nobody come to share a node that
@@ -24,7 +27,7 @@ static struct anon_vma *ksm_join_anon_vma(struct vm_area_struct *vma)
  * @engine: the engine
  * @item: the item, IDLE or claimed by the caller
  * @node: the node, its folio locked
- * @vma: where @item's page is mapped; its mmap lock is held
+ * @vma: where @item's page is mapped; held
  */
 void ksm_join_attach(struct ksm_engine *engine, struct ksm_rmap_item *item,
 		     struct ksm_stable_node *node, struct vm_area_struct *vma)
@@ -83,26 +86,16 @@ void ksm_join_sight(struct ksm_worker *worker, unsigned long addr, u64 hash,
  * @item: whose page was made the KSM page of @node; claimed, but it may have left
  * @node: the node
  *
- * Context: may sleep; no mmap lock is held.
+ * Context: may sleep; no lock of @item's mm is held.
  */
 void ksm_join_demote(struct ksm_engine *engine, struct ksm_rmap_item *item,
 		     struct ksm_stable_node *node)
 {
-	struct mm_struct *mm = item->owner->slot.mm;
-	unsigned long addr = ksm_item_addr(item);
-	struct vm_area_struct *vma;
-	int err = 0;
-
 	if (ksm_item_state(item) != KSM_ITEM_STABLE || item->stable.node != node ||
 	    node->entry.nr > 1)
 		return;
-	mmap_read_lock(mm);
-	vma = ksm_merge_vma(mm, addr);
-	if (vma)
-		err = ksm_merge_break(vma, addr, addr + PAGE_SIZE, false);
-	mmap_read_unlock(mm);
 	/* Where it stays, so does the item, for the reverse map. */
-	if (!err)
+	if (!ksm_merge_break_page(item->owner->slot.mm, ksm_item_addr(item)))
 		ksm_chunk_untree(engine, item);
 }
 
@@ -131,11 +124,11 @@ static int ksm_join_lock_kfolio(struct ksm_merge *merges, unsigned int i)
 	unsigned int j;
 
 	for (j = 0; j < i; j++)
-		if (merges[j].locked && merges[j].kpage == merges[i].kpage)
+		if (merges[j].kpage_locked && merges[j].kpage == merges[i].kpage)
 			break;
 	if (j == i)
-		merges[i].locked = folio_trylock(kfolio);
-	if (j == i && !merges[i].locked)
+		merges[i].kpage_locked = folio_trylock(kfolio);
+	if (j == i && !merges[i].kpage_locked)
 		return -EBUSY;
 	if (ksm_node_of(kfolio) != merges[i].node || PageHWPoison(merges[i].kpage))
 		return -EBUSY;
@@ -143,66 +136,133 @@ static int ksm_join_lock_kfolio(struct ksm_merge *merges, unsigned int i)
 }
 
 /*
- * One that is to join is put on its node's list. The mmap lock is held.
+ * One that is to join is put on its node's list. The VMA is held.
  *
  * MADV_FREE of a page that had one sharer made it clean, so that reclaim may drop it.
  * From here on there is another, who has not asked for that.
  */
-static void ksm_join_enlist(struct ksm_worker *worker)
+static void ksm_join_enlist(struct ksm_engine *engine, struct ksm_merge *merges,
+			    unsigned int nr)
 {
 	unsigned int i;
 
-	for (i = 0; i < worker->nr_merges; i++) {
-		struct ksm_merge *merge = &worker->merges[i];
+	for (i = 0; i < nr; i++) {
+		struct ksm_merge *merge = &merges[i];
 
 		if (merge->err || !merge->kpage)
 			continue;
-		merge->err = ksm_join_lock_kfolio(worker->merges, i);
+		merge->err = ksm_join_lock_kfolio(merges, i);
 		if (merge->err)
 			continue;
 		folio_mark_dirty(page_folio(merge->kpage));
-		ksm_join_attach(worker->engine, merge->item, merge->node,
-				merge->vma);
+		ksm_join_attach(engine, merge->item, merge->node, merge->vma);
 	}
 }
 
 /* And off it again where that came to nothing. */
-static void ksm_join_delist(struct ksm_worker *worker)
+static void ksm_join_delist(struct ksm_engine *engine, struct ksm_merge *merges,
+			    unsigned int nr)
 {
 	unsigned int i;
 
-	for (i = 0; i < worker->nr_merges; i++) {
-		struct ksm_merge *merge = &worker->merges[i];
+	for (i = 0; i < nr; i++) {
+		struct ksm_merge *merge = &merges[i];
 
 		if (merge->err && merge->item &&
 		    ksm_item_state(merge->item) == KSM_ITEM_STABLE)
-			ksm_join_detach(worker->engine, merge->item, merge->node);
+			ksm_join_detach(engine, merge->item, merge->node);
 	}
-	for (i = 0; i < worker->nr_merges; i++) {
-		struct ksm_merge *merge = &worker->merges[i];
-
-		if (merge->locked)
-			folio_unlock(page_folio(merge->kpage));
+	for (i = 0; i < nr; i++) {
+		if (merges[i].kpage_locked)
+			folio_unlock(page_folio(merges[i].kpage));
+		merges[i].kpage_locked = false;
 	}
 }
 
 /* Only small pages of the process's own can be merged, and only if that is now. */
-static void ksm_join_lock_pages(struct ksm_worker *worker)
+static void ksm_join_lock_pages(struct ksm_merge *merges, unsigned int nr)
 {
 	unsigned int i;
 
-	for (i = 0; i < worker->nr_merges; i++) {
-		struct ksm_merge *merge = &worker->merges[i];
+	for (i = 0; i < nr; i++) {
+		struct ksm_merge *merge = &merges[i];
 		struct folio *folio = page_folio(merge->page);
 
-		if (!folio_trylock(folio)) {
-			put_page(merge->page);
-			merge->page = NULL;
+		if (merge->err)
+			continue;
+		merge->locked = folio_trylock(folio);
+		if (!merge->locked)
 			merge->err = -EBUSY;
-		} else if (!folio_test_anon(folio) || folio_test_large(folio) ||
-			   folio_test_ksm(folio)) {
+		else if (!folio_test_anon(folio) || folio_test_large(folio) ||
+			 folio_test_ksm(folio))
 			merge->err = -EFAULT;
+	}
+}
+
+static void ksm_join_unlock_pages(struct ksm_merge *merges, unsigned int nr)
+{
+	unsigned int i;
+
+	for (i = 0; i < nr; i++) {
+		if (merges[i].locked)
+			folio_unlock(page_folio(merges[i].page));
+		merges[i].locked = false;
+	}
+}
+
+static void ksm_join_freeze(struct ksm_engine *engine, struct ksm_merge *merges,
+			    unsigned int nr)
+{
+	ksm_join_lock_pages(merges, nr);
+	ksm_merge_freeze(merges, nr);
+	ksm_join_unlock_pages(merges, nr);
+}
+
+static void ksm_join_replace(struct ksm_engine *engine, struct ksm_merge *merges,
+			     unsigned int nr)
+{
+	ksm_join_lock_pages(merges, nr);
+	ksm_join_enlist(engine, merges, nr);
+	ksm_merge_replace(merges, nr);
+	ksm_join_delist(engine, merges, nr);
+	ksm_join_unlock_pages(merges, nr);
+}
+
+/* The VMA of an address. Pages of a process that has left its domain are left alone. */
+static struct vm_area_struct *ksm_join_hold(struct ksm_worker *worker, unsigned long addr)
+{
+	struct vm_area_struct *vma = ksm_vma_hold(worker->kmm->slot.mm, addr);
+
+	if (vma && ksm_mm_has_moved(worker->kmm)) {
+		ksm_vma_release(vma);
+		vma = NULL;
+	}
+	return vma;
+}
+
+/* Do a step with all pages, VMA by VMA. Where nothing is on offer any more it fails. */
+static void ksm_join_by_vma(struct ksm_worker *worker,
+			    void (*step)(struct ksm_engine *engine,
+					 struct ksm_merge *merges, unsigned int nr))
+{
+	struct ksm_merge *merges = worker->merges;
+	struct vm_area_struct *vma;
+	unsigned int start, i;
+
+	for (start = 0; start < worker->nr_merges; start = i) {
+		i = start + 1;
+		if (merges[start].err)
+			continue;
+		vma = ksm_join_hold(worker, merges[start].addr);
+		if (!vma) {
+			merges[start].err = -EFAULT;
+			continue;
 		}
+		merges[start].vma = vma;
+		for (; i < worker->nr_merges && merges[i].addr < vma->vm_end; i++)
+			merges[i].vma = vma;
+		step(worker->engine, &merges[start], i - start);
+		ksm_vma_release(vma);
 	}
 }
 
@@ -231,18 +291,15 @@ static void ksm_join_trace(struct ksm_merge *merge, struct mm_struct *mm)
 					 merge->item, mm, merge->err);
 }
 
-static void ksm_join_unlock_pages(struct ksm_worker *worker)
+/* The references that came with the pages. Where they were merged, that frees them. */
+static void ksm_join_put_pages(struct ksm_worker *worker)
 {
 	unsigned int i;
 
 	for (i = 0; i < worker->nr_merges; i++) {
 		struct page *page = worker->merges[i].page;
-		int nid;
+		int nid = page_to_nid(page);
 
-		if (!page)
-			continue;
-		nid = page_to_nid(page);
-		folio_unlock(page_folio(page));
 		put_page(page);
 		if (!worker->merges[i].err && READ_ONCE(worker->engine->knobs.fresh_frames))
 			ksm_frames_stir(worker->engine, nid);
@@ -271,17 +328,6 @@ static void ksm_join_end(struct ksm_worker *worker, struct ksm_merge *merge)
 	ksm_join_release(worker->engine, merge->founder, merge->key.hash);
 }
 
-/* Where the pages are now. Those of a process that has left its domain are left alone. */
-static void ksm_join_find(struct ksm_worker *worker)
-{
-	unsigned int i;
-
-	ksm_merge_find(worker->kmm->slot.mm, worker->merges, worker->nr_merges);
-	if (ksm_mm_has_moved(worker->kmm))
-		for (i = 0; i < worker->nr_merges; i++)
-			worker->merges[i].err = -EFAULT;
-}
-
 /**
  * ksm_join_all() - merge all pages that have been found to have an equal
  * @worker: whose @worker->merges they are, all in @worker->chunk
@@ -292,35 +338,17 @@ static void ksm_join_find(struct ksm_worker *worker)
  */
 void ksm_join_all(struct ksm_worker *worker)
 {
-	struct mm_struct *mm = worker->kmm->slot.mm;
 	const unsigned int nr = worker->nr_merges;
-	struct ksm_merge *merges = worker->merges;
 	unsigned int i;
 
 	if (!nr)
 		return;
-	mmap_read_lock(mm);
-	ksm_join_lock_pages(worker);
-	ksm_join_find(worker);
-	ksm_merge_freeze(mm, merges, nr);
-	mmap_read_unlock(mm);
-
+	ksm_join_by_vma(worker, ksm_join_freeze);
 	ksm_join_compare(worker);
-
-	/* Not to wait for it with folios locked, for which its holder may wait. */
-	if (mmap_read_trylock(mm)) {
-		ksm_join_find(worker);
-		ksm_join_enlist(worker);
-		ksm_merge_replace(mm, merges, nr);
-		ksm_join_delist(worker);
-		mmap_read_unlock(mm);
-	} else {
-		for (i = 0; i < nr; i++)
-			merges[i].err = -EBUSY;
-	}
-	ksm_join_unlock_pages(worker);
+	ksm_join_by_vma(worker, ksm_join_replace);
+	ksm_join_put_pages(worker);
 	for (i = 0; i < nr; i++)
-		ksm_join_end(worker, &merges[i]);
+		ksm_join_end(worker, &worker->merges[i]);
 	worker->nr_merges = 0;
 }
 

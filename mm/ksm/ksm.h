@@ -470,13 +470,14 @@ struct ksm_candidate {
 /**
  * struct ksm_merge - one page on its way to being shared
  * @addr: where it is mapped
- * @page: the page, of a small folio that is locked, with the only extra reference;
- *	  NULL if it could not be locked
+ * @page: the page, of a small folio, with the only extra reference
  * @kpage: the KSM page to map instead, with a reference; NULL for the zero page
- * @vma: where @addr is, as long as mmap_lock is held
+ * @vma: where @addr is, as long as it is held
  * @pte: the PTE that was taken away
  * @taken: it was
- * @locked: @kpage's folio was locked for this one; see join.c
+ * @told: secondary MMUs are told that it may be
+ * @locked: @page's folio is locked
+ * @kpage_locked: @kpage's folio was locked for this one; see join.c
  * @err: 0 while all is well; what has failed is left alone
  * @key: of the content
  * @history: of the page
@@ -491,7 +492,9 @@ struct ksm_merge {
 	struct vm_area_struct *vma;
 	pte_t pte;
 	bool taken;
+	bool told;
 	bool locked;
+	bool kpage_locked;
 	int err;
 	struct ksm_key key;
 	struct ksm_history history;
@@ -794,18 +797,14 @@ unsigned int ksm_draw_frames(int nid, struct page **frames);
 bool ksm_draw_redo(struct page *page);
 
 /* merge.c: page table surgery, both ways */
-struct vm_area_struct *ksm_merge_vma(struct mm_struct *mm, unsigned long addr);
 struct page *ksm_merge_lookup(struct vm_area_struct *vma, unsigned long addr);
 int ksm_merge_split(struct page *page);
-void ksm_merge_find(struct mm_struct *mm, struct ksm_merge *merges,
-		    unsigned int nr);
-void ksm_merge_freeze(struct mm_struct *mm, struct ksm_merge *merges,
-		      unsigned int nr);
-void ksm_merge_replace(struct mm_struct *mm, struct ksm_merge *merges,
-		       unsigned int nr);
+void ksm_merge_freeze(struct ksm_merge *merges, unsigned int nr);
+void ksm_merge_replace(struct ksm_merge *merges, unsigned int nr);
 vm_fault_t ksm_merge_unshare(struct vm_area_struct *vma, unsigned long addr);
 int ksm_merge_break(struct vm_area_struct *vma, unsigned long start,
 		    unsigned long end, bool vma_write_locked);
+int ksm_merge_break_page(struct mm_struct *mm, unsigned long addr);
 
 /* chunk.c: the slots of an mm */
 struct ksm_chunk *ksm_chunk_find(struct ksm_mm *kmm, unsigned long addr);
@@ -821,10 +820,12 @@ void ksm_chunk_retire(struct ksm_mm *kmm, unsigned long start,
 void ksm_chunk_retire_waiting(struct ksm_mm *kmm);
 void ksm_chunk_untree(struct ksm_engine *engine, struct ksm_rmap_item *item);
 
-/* vma.c: VMAs that are being scanned */
+/* vma.c: VMAs that are being scanned or merged */
 struct vm_area_struct *ksm_vma_lock_next(struct mm_struct *mm, unsigned long addr);
 void ksm_vma_unlock(struct vm_area_struct *vma);
 bool ksm_vma_is_wanted(struct vm_area_struct *vma);
+struct vm_area_struct *ksm_vma_hold(struct mm_struct *mm, unsigned long addr);
+void ksm_vma_release(struct vm_area_struct *vma);
 
 #define KSM_VMA_WALK_LOCK	(IS_ENABLED(CONFIG_PER_VMA_LOCK) ? \
 				 PGWALK_VMA_RDLOCK_VERIFY : PGWALK_RDLOCK)
@@ -870,10 +871,11 @@ static inline void ksm_domain_get(struct ksm_domain *domain)
 
 /**
  * ksm_mm_has_moved() - has a process been given another cookie?
- * @kmm: its mm, whose mmap_lock is held; it has been visited
+ * @kmm: its mm, a VMA of which is held; it has been visited
  *
- * Cookies are changed under that lock. So this is asked, each time that it was taken,
- * before a page is frozen for merging or shared by what was looked up without it.
+ * Cookies are changed with all VMAs locked that can have merged pages. So this is asked,
+ * each time that one was locked, before a page is frozen for merging or shared by what
+ * was looked up without it.
  *
  * Return: whether pages of its former domain must not be merged any more.
  */

@@ -19,8 +19,8 @@
  * put aside. When there are enough, or the batch is done, they are merged together,
  * see join.c.
  *
- * A pair is made by promoting one page, under the mmap lock of its own mm, and then
- * letting the other join, under the mmap lock of its own. So two mmap locks are
+ * A pair is made by promoting one page, under the lock of its own VMA, and then
+ * letting the other join, under the lock of its own. So two such locks are
  * never held at once, and there is one way only in which a page joins a node. Should
  * that fail after the promotion, the promoted page is given back to its process; it
  * stays claimed until then.
@@ -111,15 +111,13 @@ static bool ksm_match_is_zero(struct page *page)
 /* What is mapped at an address now, with a reference. */
 static struct page *ksm_match_lookup(struct ksm_mm *kmm, unsigned long addr)
 {
-	struct mm_struct *mm = kmm->slot.mm;
-	struct vm_area_struct *vma;
-	struct page *page = NULL;
+	struct vm_area_struct *vma = ksm_vma_hold(kmm->slot.mm, addr);
+	struct page *page;
 
-	mmap_read_lock(mm);
-	vma = ksm_merge_vma(mm, addr);
-	if (vma)
-		page = ksm_merge_lookup(vma, addr);
-	mmap_read_unlock(mm);
+	if (!vma)
+		return NULL;
+	page = ksm_merge_lookup(vma, addr);
+	ksm_vma_release(vma);
 	return page;
 }
 
@@ -234,7 +232,7 @@ static int ksm_match_stable(struct ksm_match *match)
 	return err;
 }
 
-/* Does the page that an item waits with go with the candidate? Its mmap lock is held. */
+/* Does the page that an item waits with go with the candidate? Its VMA is held. */
 static int ksm_match_fits(struct ksm_match *match, struct page *page)
 {
 	struct folio *folio = page_folio(page);
@@ -299,7 +297,7 @@ static int ksm_match_refresh(struct ksm_match *match, struct ksm_rmap_item *item
 	__folio_mark_uptodate(copy);
 	ksm_match_found(match, item, node, copy, merge->vma);
 	merge->kpage = page;
-	ksm_merge_replace(merge->vma->vm_mm, merge, 1);
+	ksm_merge_replace(merge, 1);
 	if (merge->err) {
 		ksm_join_detach(match->worker->engine, item, node);
 		ksm_node_bind(copy, NULL);
@@ -314,7 +312,7 @@ static int ksm_match_refresh(struct ksm_match *match, struct ksm_rmap_item *item
 
 /*
  * Make the page, which is small, the KSM page of @node; or a copy of it in @copy, if there
- * is one. Its mmap lock is held.
+ * is one. Its VMA is held.
  */
 static int ksm_match_promote_page(struct ksm_match *match,
 				  struct ksm_rmap_item *item,
@@ -328,7 +326,7 @@ static int ksm_match_promote_page(struct ksm_match *match,
 		return -EBUSY;
 	if (!folio_test_anon(folio) || folio_test_ksm(folio))
 		merge->err = -EFAULT;
-	ksm_merge_freeze(merge->vma->vm_mm, merge, 1);
+	ksm_merge_freeze(merge, 1);
 	if (!merge->err && !pages_identical(merge->page, match->page))
 		merge->err = -EFAULT;
 	if (!merge->err && copy)
@@ -359,15 +357,15 @@ static int ksm_match_promote(struct ksm_match *match, struct ksm_rmap_item *item
 	struct mm_struct *mm = item->owner->slot.mm;
 	int err = -EFAULT;
 
-	mmap_read_lock(mm);
-	ksm_merge_find(mm, &merge, 1);
+	merge.vma = ksm_vma_hold(mm, merge.addr);
 	if (merge.vma && ksm_identity_holds(item->owner))
 		merge.page = ksm_merge_lookup(merge.vma, merge.addr);
 	if (merge.page)
 		err = ksm_match_fits(match, merge.page);
 	if (!err)
 		err = ksm_match_promote_page(match, item, node, &merge, copy);
-	mmap_read_unlock(mm);
+	if (merge.vma)
+		ksm_vma_release(merge.vma);
 
 	trace_ksm_merge_with_ksm_page(NULL, merge.page ? page_to_pfn(merge.page) : 0,
 				      item, mm, err);
@@ -653,7 +651,7 @@ static void ksm_match_shared(struct ksm_match *match)
 	struct ksm_rmap_item *item;
 	struct vm_area_struct *vma;
 	struct ksm_shard *shard;
-	bool foreign;
+	bool foreign = false;
 
 	item = ksm_slot_to_item(match->kmm, match->worker->chunk, match->slot,
 				match->addr);
@@ -663,9 +661,10 @@ static void ksm_match_shared(struct ksm_match *match)
 	    item->stable.node != ksm_node_of(folio))
 		ksm_match_untree(match->worker, item);
 
-	mmap_read_lock(mm);
-	vma = ksm_merge_vma(mm, match->addr);
-	if (!vma || !folio_trylock(folio))
+	vma = ksm_vma_hold(mm, match->addr);
+	if (!vma)
+		return;
+	if (!folio_trylock(folio))
 		goto out;
 	node = ksm_node_of(folio);
 	foreign = node && (node->domain != match->kmm->domain ||
@@ -681,10 +680,10 @@ static void ksm_match_shared(struct ksm_match *match)
 		spin_unlock(&shard->lock);
 	}
 	folio_unlock(folio);
-	if (foreign)
-		ksm_merge_break(vma, match->addr, match->addr + PAGE_SIZE, false);
 out:
-	mmap_read_unlock(mm);
+	ksm_vma_release(vma);
+	if (foreign)
+		ksm_merge_break_page(mm, match->addr);
 }
 
 /*

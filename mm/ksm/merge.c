@@ -17,71 +17,117 @@
  *	no longer exclusive	fails if the page may be pinned: not this one
  *	set a read-only PTE
  *
- * Compare. It is certain now what the pages hold, and it stays so while their PTEs are
- * read-only and their folios locked: a write fault cannot take over a page that is
- * not exclusive without its folio lock, and makes a copy. No lock of the process's
- * is held.
+ * Compare, with nothing locked. It is certain now what the pages hold.
  *
- * Replace. Where the read-only PTE is still there, the shared page takes its
+ * Replace. Where a read-only PTE still maps the same page, the shared page takes its
  * place: clear all PTEs, flush, set the new ones, all under the page table lock.
  *
  * So there are two flushes for as many pages as there are. A page that turns out
  * different is left with a read-only PTE, which costs its next writer a fault.
  *
- * In all functions here mmap_lock is held at least for reading.
+ * Why a frozen page keeps its content
+ * -----------------------------------
+ * Only the caller's reference lasts from the freezing to the replacing. No lock does,
+ * so that neither the process nor reclaim waits for a comparison, and the caller may
+ * wait for the process's locks. A page that is not exclusive becomes writable again in
+ * one way: its last user takes it over, in a write fault (wp_can_reuse_anon_folio()),
+ * and that needs a reference count of 1. Our reference is one more. So:
+ *
+ *	a write fault, of this process or of a fork that shares the page, makes a
+ *		copy; in this process the PTE then maps another page
+ *	mprotect(), NUMA faults and userfaultfd give a PTE its write bit back only
+ *		where the page is exclusive
+ *	GUP that writes, or pins, makes a write or unshare fault first: a copy. GUP that
+ *		merely reads does no harm
+ *	swapping out leaves a swap entry that is not exclusive; whoever faults or swapoff
+ *		brings back from it maps the page as we know it, read-only
+ *	migration fails for the reference, and restores the read-only PTE
+ *	UFFDIO_MOVE moves exclusive pages only; mremap() moves the PTE as it is
+ *
+ * The reference also keeps the page from being freed, so that the same page at the same
+ * address is not a new one. What can happen is that the PTE is a swap or migration entry
+ * at the moment of replacing, or that the folio is locked: then the page is not merged
+ * this time.
+ *
+ * The caller holds the VMA, see vma.c: its lock, or mmap_lock.
  */
 #include "ksm_internal.h"
 #include "ksm.h"
 
-/**
- * ksm_merge_vma() - find the VMA of an address, if its pages may be merged
- * @mm: the mm; its mmap_lock is held
- * @addr: the address
- *
- * Return: the VMA; NULL if there is none, if it was not offered for merging, or if
- * @mm is exiting: its page tables must not be touched then.
- */
-struct vm_area_struct *ksm_merge_vma(struct mm_struct *mm, unsigned long addr)
+/* Take a reference to a page, which is mapped, if it could be merged. */
+static struct page *ksm_get_mapped(struct page *page)
 {
-	struct vm_area_struct *vma;
+	struct folio *folio;
 
-	mmap_assert_locked(mm);
-	if (!atomic_read(&mm->mm_users))
+	if (!page || PageHWPoison(page))
 		return NULL;
-	vma = vma_lookup(mm, addr);
-	if (vma && vma->anon_vma && (vma->vm_flags & VM_MERGEABLE))
-		return vma;
-	return NULL;
+	folio = page_folio(page);
+	if (!folio_test_anon(folio) || folio_is_zone_device(folio))
+		return NULL;
+	folio_get(folio);
+	return page;
+}
+
+static struct page *ksm_lookup_huge(struct vm_area_struct *vma, pmd_t *pmd,
+				    unsigned long addr)
+{
+	spinlock_t *ptl = pmd_lock(vma->vm_mm, pmd);
+	pmd_t entry = pmdp_get(pmd);
+	struct page *page = NULL;
+
+	if (pmd_present(entry) && pmd_leaf(entry))
+		page = vm_normal_page_pmd(vma, addr & PMD_MASK, entry);
+	if (page)
+		page = ksm_get_mapped(page + ((addr & ~PMD_MASK) >> PAGE_SHIFT));
+	spin_unlock(ptl);
+	return page;
+}
+
+static struct page *ksm_lookup_small(struct vm_area_struct *vma, pmd_t *pmd,
+				     unsigned long addr)
+{
+	struct page *page = NULL;
+	spinlock_t *ptl;		/* of the page table */
+	pte_t *pte, entry;
+
+	pte = pte_offset_map_lock(vma->vm_mm, pmd, addr, &ptl);
+	if (!pte)
+		return NULL;
+	entry = ptep_get(pte);
+	if (pte_present(entry))
+		page = ksm_get_mapped(vm_normal_page(vma, addr, entry));
+	pte_unmap_unlock(pte, ptl);
+	return page;
 }
 
 /**
  * ksm_merge_lookup() - the anonymous page that is mapped at an address
- * @vma: the VMA
+ * @vma: the VMA, held
  * @addr: the address
+ *
+ * Unlike folio_walk_start(), it does with the VMA's lock alone.
  *
  * Return: the page, with a reference; NULL if there is none that could be merged.
  */
 struct page *ksm_merge_lookup(struct vm_area_struct *vma, unsigned long addr)
 {
-	struct folio_walk walk;
-	struct folio *folio;
-	bool fits;
+	pmd_t *pmd = mm_find_pmd(vma->vm_mm, addr);
+	struct page *page = NULL;
 
-	folio = folio_walk_start(&walk, vma, addr, 0);
-	if (!folio)
+	vma_assert_stabilised(vma);
+	if (!pmd)
 		return NULL;
-	fits = folio_test_anon(folio) && !folio_is_zone_device(folio) &&
-	       !PageHWPoison(walk.page);
-	if (fits)
-		folio_get(folio);
-	folio_walk_end(&walk, vma);
-	if (!fits)
+	if (IS_ENABLED(CONFIG_TRANSPARENT_HUGEPAGE) && pmd_leaf(pmdp_get_lockless(pmd)))
+		page = ksm_lookup_huge(vma, pmd, addr);
+	else
+		page = ksm_lookup_small(vma, pmd, addr);
+	if (!page)
 		return NULL;
 
 	/* Aliases of the page in the data cache, on machines that have them. */
-	flush_anon_page(vma, walk.page, addr);
-	flush_dcache_page(walk.page);
-	return walk.page;
+	flush_anon_page(vma, page, addr);
+	flush_dcache_page(page);
+	return page;
 }
 
 /**
@@ -104,31 +150,6 @@ int ksm_merge_split(struct page *page)
 	return err ? -EBUSY : 0;
 }
 
-/**
- * ksm_merge_find() - find the VMAs of pages that are to be merged
- * @mm: the mm; its mmap_lock is held
- * @merges: the pages, in the order of their addresses
- * @nr: their number
- *
- * Sets @vma of each, or -EFAULT where there is none that may be merged.
- */
-void ksm_merge_find(struct mm_struct *mm, struct ksm_merge *merges,
-		    unsigned int nr)
-{
-	struct vm_area_struct *vma = NULL;
-	unsigned int i;
-
-	for (i = 0; i < nr; i++) {
-		struct ksm_merge *merge = &merges[i];
-
-		if (!vma || merge->addr >= vma->vm_end)
-			vma = ksm_merge_vma(mm, merge->addr);
-		merge->vma = vma;
-		if (!vma && !merge->err)
-			merge->err = -EFAULT;
-	}
-}
-
 static unsigned long ksm_merge_index(struct ksm_merge *merges, unsigned int i)
 {
 	return (merges[i].addr - merges[0].addr) >> PAGE_SHIFT;
@@ -139,6 +160,7 @@ static void ksm_take_ptes(struct ksm_merge *merges, unsigned int nr,
 			  pte_t *start_pte, bool frozen)
 {
 	struct vm_area_struct *vma = merges[0].vma;
+	unsigned long start = 0, end = 0;
 	unsigned int i;
 
 	for (i = 0; i < nr; i++) {
@@ -158,8 +180,12 @@ static void ksm_take_ptes(struct ksm_merge *merges, unsigned int nr,
 		flush_cache_page(vma, merge->addr, page_to_pfn(merge->page));
 		merge->pte = ptep_get_and_clear(vma->vm_mm, merge->addr, pte);
 		merge->taken = true;
+		if (!end)
+			start = merge->addr;
+		end = merge->addr + PAGE_SIZE;
 	}
-	flush_tlb_range(vma, merges[0].addr, merges[nr - 1].addr + PAGE_SIZE);
+	if (end)
+		flush_tlb_range(vma, start, end);
 }
 
 /* Now that it is not mapped here: is it ours alone, and can be made not exclusive? */
@@ -223,82 +249,126 @@ static pte_t ksm_replace_taken(struct ksm_merge *merge)
 	return ksm_inherit_pte(pte, merge->pte);
 }
 
-/* The pages are of one VMA and under one page table. */
-static void ksm_merge_run(struct ksm_merge *merges, unsigned int nr, bool frozen)
+static void ksm_notify(struct mmu_notifier_range *range, bool start)
 {
-	struct vm_area_struct *vma = merges[0].vma;
-	struct mmu_notifier_range notice;
-	pmd_t *pmd = mm_find_pmd(vma->vm_mm, merges[0].addr);
-	pte_t *start_pte = NULL;
-	spinlock_t *ptl;		/* of the page table */
-	unsigned int i;
+	if (start)
+		mmu_notifier_invalidate_range_start(range);
+	else
+		mmu_notifier_invalidate_range_end(range);
+}
 
-	mmu_notifier_range_init(&notice, MMU_NOTIFY_CLEAR, 0, vma->vm_mm,
-				merges[0].addr, merges[nr - 1].addr + PAGE_SIZE);
-	mmu_notifier_invalidate_range_start(&notice);
-	if (pmd)
-		start_pte = pte_offset_map_lock(vma->vm_mm, pmd, merges[0].addr, &ptl);
-	if (start_pte)
-		ksm_take_ptes(merges, nr, start_pte, frozen);
+/*
+ * Secondary MMUs are told of the pages that are about to be changed, and of no other: a
+ * page in between, which has failed, would cost a guest as much as one that is merged.
+ * So there is a range for each stretch of pages that adjoin. All are open until the end,
+ * for that the page table lock is taken, and the TLBs are flushed, once for all.
+ */
+static void ksm_notify_stretches(struct ksm_merge *merges, unsigned int nr, bool start)
+{
+	struct mmu_notifier_range range;
+	unsigned int i, end;
+
+	for (i = 0; i < nr; i = end) {
+		end = i + 1;
+		if (!merges[i].told)
+			continue;
+		while (end < nr && merges[end].told &&
+		       merges[end].addr == merges[end - 1].addr + PAGE_SIZE)
+			end++;
+		mmu_notifier_range_init(&range, MMU_NOTIFY_CLEAR, 0,
+					merges[i].vma->vm_mm, merges[i].addr,
+					merges[end - 1].addr + PAGE_SIZE);
+		ksm_notify(&range, start);
+	}
+}
+
+/* Which pages take part. What is told of one at the start is told of it at the end. */
+static unsigned int ksm_merge_choose(struct ksm_merge *merges, unsigned int nr)
+{
+	unsigned int i, chosen = 0;
+
+	for (i = 0; i < nr; i++) {
+		merges[i].told = !merges[i].err;
+		chosen += merges[i].told;
+	}
+	return chosen;
+}
+
+/* Set the new PTEs of those whose old ones were taken away. */
+static void ksm_put_ptes(struct ksm_merge *merges, unsigned int nr, pte_t *start_pte,
+			 bool frozen)
+{
+	unsigned int i;
 
 	for (i = 0; i < nr; i++) {
 		struct ksm_merge *merge = &merges[i];
 		pte_t pte;
 
-		if (merge->taken) {
-			pte = frozen ? ksm_replace_taken(merge) : ksm_freeze_taken(merge);
-			set_pte_at(vma->vm_mm, merge->addr,
-				   start_pte + ksm_merge_index(merges, i), pte);
-		} else if (!merge->err) {
-			merge->err = -EFAULT;
-		}
+		if (!merge->taken)
+			continue;
+		pte = frozen ? ksm_replace_taken(merge) : ksm_freeze_taken(merge);
+		set_pte_at(merge->vma->vm_mm, merge->addr,
+			   start_pte + ksm_merge_index(merges, i), pte);
 		merge->taken = false;
 	}
-	if (start_pte)
-		pte_unmap_unlock(start_pte, ptl);
-	mmu_notifier_invalidate_range_end(&notice);
 }
 
-/* Do it VMA by VMA. */
-static void ksm_merge_runs(struct mm_struct *mm, struct ksm_merge *merges,
-			   unsigned int nr, bool frozen)
+/* The page table has gone, or is none any more. */
+static void ksm_merge_miss(struct ksm_merge *merges, unsigned int nr)
 {
-	unsigned int i, start;
+	unsigned int i;
 
-	mmap_assert_locked(mm);
-	for (start = 0; start < nr; start = i) {
-		i = start + 1;
-		while (i < nr && merges[i].vma == merges[start].vma)
-			i++;
-		if (merges[start].vma)
-			ksm_merge_run(&merges[start], i - start, frozen);
+	for (i = 0; i < nr; i++)
+		merges[i].err = merges[i].err ?: -EFAULT;
+}
+
+/* One of the two steps. The pages are of one VMA and under one page table. */
+static void ksm_merge_step(struct ksm_merge *merges, unsigned int nr, bool frozen)
+{
+	struct vm_area_struct *vma = merges[0].vma;
+	pmd_t *pmd = mm_find_pmd(vma->vm_mm, merges[0].addr);
+	pte_t *start_pte = NULL;
+	spinlock_t *ptl;		/* of the page table */
+
+	vma_assert_stabilised(vma);
+	if (!ksm_merge_choose(merges, nr))
+		return;
+	ksm_notify_stretches(merges, nr, true);
+	if (pmd)
+		start_pte = pte_offset_map_lock(vma->vm_mm, pmd, merges[0].addr, &ptl);
+	if (start_pte) {
+		ksm_take_ptes(merges, nr, start_pte, frozen);
+		ksm_put_ptes(merges, nr, start_pte, frozen);
+		pte_unmap_unlock(start_pte, ptl);
+	} else {
+		ksm_merge_miss(merges, nr);
 	}
+	ksm_notify_stretches(merges, nr, false);
 }
 
 /**
  * ksm_merge_freeze() - end all writing to pages, so that they can be compared
- * @mm: the mm; its mmap_lock is held
- * @merges: the pages, from ksm_merge_find(), all under one page table
+ * @merges: the pages, in the order of their addresses, all under one page table and in
+ *	    one VMA, which is held
  * @nr: their number
  *
- * The contents cannot change from here on as long as the caller keeps the folio locks
- * and the references: a write makes a copy.
+ * The contents cannot change from here on as long as the caller keeps the references:
+ * a write makes a copy. The folio locks may be dropped.
  *
  * Sets @err of those that failed: -EFAULT if the page is not mapped there; -EBUSY if
  * it is in use.
  *
  * Context: may sleep.
  */
-void ksm_merge_freeze(struct mm_struct *mm, struct ksm_merge *merges,
-		      unsigned int nr)
+void ksm_merge_freeze(struct ksm_merge *merges, unsigned int nr)
 {
-	ksm_merge_runs(mm, merges, nr, false);
+	ksm_merge_step(merges, nr, false);
 }
 
 /**
  * ksm_merge_replace() - map shared pages in place of equal ones
- * @mm: the mm; its mmap_lock is held
- * @merges: the pages, from ksm_merge_find(), frozen since, and compared
+ * @merges: the pages, as for ksm_merge_freeze(), frozen since then, and compared; their
+ *	    folios are locked again, and still small ones of the process's own
  * @nr: their number
  *
  * Sets @err of those that failed: -EFAULT if the page is not mapped there as it was
@@ -306,12 +376,11 @@ void ksm_merge_freeze(struct mm_struct *mm, struct ksm_merge *merges,
  *
  * Context: may sleep.
  */
-void ksm_merge_replace(struct mm_struct *mm, struct ksm_merge *merges,
-		       unsigned int nr)
+void ksm_merge_replace(struct ksm_merge *merges, unsigned int nr)
 {
 	unsigned int i;
 
-	ksm_merge_runs(mm, merges, nr, true);
+	ksm_merge_step(merges, nr, true);
 	for (i = 0; i < nr; i++) {
 		struct folio *folio;
 
@@ -438,4 +507,27 @@ int ksm_merge_break(struct vm_area_struct *vma, unsigned long start,
 		}
 	}
 	return failed;
+}
+
+/**
+ * ksm_merge_break_page() - give a process its own copy of one page
+ * @mm: the mm
+ * @addr: where the page is; nothing is done if it was not offered, or is not shared
+ *
+ * The fault may need the mmap lock, so that is the lock here.
+ *
+ * Context: may sleep, and fault; no lock of @mm is held.
+ * Return: 0, or an error of ksm_merge_break().
+ */
+int ksm_merge_break_page(struct mm_struct *mm, unsigned long addr)
+{
+	struct vm_area_struct *vma;
+	int err = 0;
+
+	mmap_read_lock(mm);
+	vma = atomic_read(&mm->mm_users) ? vma_lookup(mm, addr) : NULL;
+	if (vma && vma->anon_vma && (vma->vm_flags & VM_MERGEABLE))
+		err = ksm_merge_break(vma, addr, addr + PAGE_SIZE, false);
+	mmap_read_unlock(mm);
+	return err;
 }

@@ -5,9 +5,9 @@
  * An mm is registered when its first area is offered for merging, or at fork and
  * exec if it inherits that, and forgotten when it exits or has nothing to merge any
  * more. Being registered holds its mm_count, so that the mm_struct stays; its page
- * tables are another matter. The scan takes a reference to mm_users for each walk.
- * Others who are about to walk them take mmap_lock and check mm_users, and
- * ksm_registry_exit() makes an exit wait for them.
+ * tables are another matter. Scanning and merging take a reference to mm_users for each
+ * walk. Unmerging takes mmap_lock and checks mm_users, and ksm_registry_exit() makes an
+ * exit wait for it.
  *
  * The lists of mms and the cursor are under registry->lock. An mm that the cursor
  * is on is freed by the scan only, as is one for which there is something to

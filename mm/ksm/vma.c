@@ -1,14 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Holding on to a VMA that is being scanned.
+ * Holding on to a VMA that is being scanned, or whose pages are being merged.
  *
  * ksmd is a guest in other processes' address spaces, and the idle one: an mmap()
  * is not to wait for it. So where there are per-VMA locks only the VMA that is being
  * walked is locked, and only those wait who want to change that very VMA. Otherwise
  * the lock is the mmap lock.
  *
- * Neither lock keeps the page tables of an mm whose last user exits: the caller has
- * a reference to mm_users.
+ * To get it may take waiting for a process's own changes of its address space, and they
+ * may wait for a folio. So it is never asked for with a folio locked; but it is waited
+ * for, or a process that maps and unmaps all the time would never be merged.
+ *
+ * Neither lock keeps the page tables of an mm whose last user exits: that takes a
+ * reference to mm_users. ksm_vma_hold() has it.
  */
 #include "ksm_internal.h"
 #include "ksm.h"
@@ -84,3 +88,41 @@ bool ksm_vma_is_wanted(struct vm_area_struct *vma)
 	return mmap_lock_is_contended(vma->vm_mm);
 }
 #endif /* CONFIG_PER_VMA_LOCK */
+
+/**
+ * ksm_vma_hold() - find and lock the VMA of an address, if its pages may be merged
+ * @mm: the mm; the caller has no lock of it, and no folio locked
+ * @addr: the address
+ *
+ * Context: may sleep, for as long as the process changes the VMA.
+ * Return: the VMA, to be given to ksm_vma_release(); NULL, and nothing held, if there is
+ * none, if it was not offered for merging, or if @mm is exiting.
+ */
+struct vm_area_struct *ksm_vma_hold(struct mm_struct *mm, unsigned long addr)
+{
+	struct vm_area_struct *vma;
+
+	if (!mmget_not_zero(mm))
+		return NULL;
+	vma = ksm_vma_lock_next(mm, addr);
+	if (vma && addr >= vma->vm_start && vma->anon_vma && (vma->vm_flags & VM_MERGEABLE))
+		return vma;
+	if (vma)
+		ksm_vma_unlock(vma);
+	mmput_async(mm);
+	return NULL;
+}
+
+/**
+ * ksm_vma_release() - let go of a VMA, and of its mm
+ * @vma: from ksm_vma_hold()
+ *
+ * If that was the last user of the mm, it is not the caller that tears it down.
+ */
+void ksm_vma_release(struct vm_area_struct *vma)
+{
+	struct mm_struct *mm = vma->vm_mm;
+
+	ksm_vma_unlock(vma);
+	mmput_async(mm);
+}

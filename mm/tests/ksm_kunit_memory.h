@@ -41,12 +41,13 @@ static int kt_freeze(struct mm_struct *mm, struct ksm_merge *merge)
 	struct folio *folio = page_folio(merge->page);
 
 	lru_add_drain_all();
+	merge->vma = ksm_vma_hold(mm, merge->addr);
+	if (!merge->vma)
+		return -EFAULT;
 	folio_lock(folio);
-	mmap_read_lock(mm);
-	ksm_merge_find(mm, merge, 1);
-	ksm_merge_freeze(mm, merge, 1);
-	mmap_read_unlock(mm);
+	ksm_merge_freeze(merge, 1);
 	folio_unlock(folio);
+	ksm_vma_release(merge->vma);
 	return merge->err;
 }
 
@@ -54,12 +55,13 @@ static int kt_replace(struct mm_struct *mm, struct ksm_merge *merge)
 {
 	struct folio *folio = page_folio(merge->page);
 
+	merge->vma = ksm_vma_hold(mm, merge->addr);
+	if (!merge->vma)
+		return -EFAULT;
 	folio_lock(folio);
-	mmap_read_lock(mm);
-	ksm_merge_find(mm, merge, 1);
-	ksm_merge_replace(mm, merge, 1);
-	mmap_read_unlock(mm);
+	ksm_merge_replace(merge, 1);
 	folio_unlock(folio);
+	ksm_vma_release(merge->vma);
 	return merge->err;
 }
 
@@ -69,7 +71,7 @@ static int kt_break(struct mm_struct *mm, unsigned long addr, unsigned long nr)
 	int err = -ENXIO;
 
 	mmap_read_lock(mm);
-	vma = ksm_merge_vma(mm, addr);
+	vma = vma_lookup(mm, addr);
 	if (vma)
 		err = ksm_merge_break(vma, addr, addr + nr * PAGE_SIZE, false);
 	mmap_read_unlock(mm);
@@ -171,21 +173,32 @@ static void ksm_test_merge_freeze_ends_writing(struct kunit *test)
 	folio_put(folio);
 }
 
-static void ksm_test_merge_vma_asks_for_the_offer(struct kunit *test)
+/* Can the VMA be held? If so, and before and after, its mm has one user more or less. */
+static bool kt_can_hold(struct kunit *test, struct mm_struct *mm, unsigned long addr)
+{
+	int users = atomic_read(&mm->mm_users);
+	struct vm_area_struct *vma = ksm_vma_hold(mm, addr);
+
+	KUNIT_EXPECT_EQ(test, atomic_read(&mm->mm_users), users + !!vma);
+	if (vma)
+		ksm_vma_release(vma);
+	KUNIT_EXPECT_EQ(test, atomic_read(&mm->mm_users), users);
+	return vma;
+}
+
+static void ksm_test_vma_hold_asks_for_the_offer(struct kunit *test)
 {
 	struct mm_struct *mm = kt_mm(test);
 	unsigned long addr = kt_map_filled(test, mm, 1, 7);
-	unsigned long empty = kt_map(test, mm, 1);
 
-	mmap_read_lock(mm);
-	KUNIT_EXPECT_NOT_NULL(test, ksm_merge_vma(mm, addr));
-	KUNIT_EXPECT_NULL(test, ksm_merge_vma(mm, addr + SZ_1G));
-	mmap_read_unlock(mm);
+	KUNIT_EXPECT_TRUE(test, kt_can_hold(test, mm, addr));
+	KUNIT_EXPECT_FALSE(test, kt_can_hold(test, mm, addr - PAGE_SIZE));
+	KUNIT_EXPECT_FALSE(test, kt_can_hold(test, mm, addr + PAGE_SIZE));
+	KUNIT_EXPECT_FALSE(test, kt_can_hold(test, mm, addr + SZ_1G));
 	kt_offer(mm, addr, false);
-	mmap_read_lock(mm);
-	KUNIT_EXPECT_NULL(test, ksm_merge_vma(mm, addr));
-	mmap_read_unlock(mm);
-	KUNIT_EXPECT_EQ(test, kt_pfn(mm, empty), 0);
+	KUNIT_EXPECT_FALSE(test, kt_can_hold(test, mm, addr));
+	kt_offer(mm, addr, true);
+	KUNIT_EXPECT_TRUE(test, kt_can_hold(test, mm, addr));
 }
 
 static void ksm_test_merge_break_keeps_to_range(struct kunit *test)
@@ -1001,7 +1014,7 @@ static struct kunit_case ksm_test_memory_cases[] = {
 	KUNIT_CASE(ksm_test_merge_leaves_what_was_written),
 	KUNIT_CASE(ksm_test_merge_maps_zero_page),
 	KUNIT_CASE(ksm_test_merge_freeze_ends_writing),
-	KUNIT_CASE(ksm_test_merge_vma_asks_for_the_offer),
+	KUNIT_CASE(ksm_test_vma_hold_asks_for_the_offer),
 	KUNIT_CASE(ksm_test_merge_break_keeps_to_range),
 	KUNIT_CASE(ksm_test_scan_odd_area),
 	KUNIT_CASE(ksm_test_scan_leaves_out_what_is_not_offered),

@@ -212,6 +212,54 @@ TEST_F_TIMEOUT(kvm, guest_writes_to_settled_pages, KSM_TIMEOUT)
 	EXPECT_EQ(1006, word_of(self, 6));
 }
 
+/* A figure of the guest's, by the name that KVM has for it; -1 if there is none. */
+static long long stat_of(int vm, const char *name)
+{
+	struct kvm_stats_header header;
+	char desc[sizeof(struct kvm_stats_desc) + 256];
+	struct kvm_stats_desc *d = (void *)desc;
+	long long value = -1;
+	int fd = ioctl(vm, KVM_GET_STATS_FD, NULL);
+	size_t size;
+
+	if (fd < 0 || pread(fd, &header, sizeof(header), 0) != sizeof(header))
+		return -1;
+	size = sizeof(*d) + header.name_size;
+	for (__u32 i = 0; size <= sizeof(desc) && i < header.num_desc; i++) {
+		if (pread(fd, d, size, header.desc_offset + i * size) != (ssize_t)size)
+			break;
+		if (strcmp(d->name, name))
+			continue;
+		if (pread(fd, &value, sizeof(value), header.data_offset + d->offset) !=
+		    sizeof(value))
+			value = -1;
+		break;
+	}
+	close(fd);
+	return value;
+}
+
+/* The first page and the last one are merged: the guest keeps what is between them. */
+TEST_F_TIMEOUT(kvm, guest_keeps_what_is_not_merged, KSM_TIMEOUT)
+{
+	char *twins = ksm_map_dups(2, 1);
+	long long mapped;
+
+	ASSERT_NE(MAP_FAILED, twins);
+	*(__u32 *)twins = 1000;
+	*(__u32 *)ksm_page(twins, 1) = 1000 + NR_PAGES - 1;
+	for (int i = 0; i < NR_PAGES; i++)
+		ASSERT_TRUE(guest_write(self, STORE, i, 1, 1000 + i));
+	mapped = stat_of(self->vm, "pages_4k");
+	if (mapped < NR_PAGES)
+		SKIP(return, "KVM does not tell what a guest has mapped");
+	ASSERT_EQ(0, ksm_scan(SOON));
+	ASSERT_EQ(2, ksm_get("pages_sharing"));
+	EXPECT_EQ(mapped - 2, stat_of(self->vm, "pages_4k"));
+	for (int i = 0; i < NR_PAGES; i++)
+		EXPECT_EQ(1000 + i, word_of(self, i));
+}
+
 /* The guest adds to all its pages, all the time, while ksmd merges them. */
 TEST_F_TIMEOUT(kvm, guest_writes_while_scanned, KSM_TIMEOUT)
 {

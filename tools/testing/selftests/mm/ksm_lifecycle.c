@@ -405,6 +405,47 @@ TEST_F_TIMEOUT(life, no_write_is_lost, KSM_TIMEOUT)
 	TH_LOG("%ld writes met a merged page", ksm_vmstat("cow_ksm") - before);
 }
 
+#define NR_MAPPERS	4
+#define NR_TWINS	255
+
+/* Wants its process's mmap_lock for writing, all the time. */
+static void *map_and_unmap(void *arg)
+{
+	const bool *end = arg;
+	char *addr;
+
+	while (!__atomic_load_n(end, __ATOMIC_ACQUIRE)) {
+		addr = mmap(NULL, psize(), PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		if (addr == MAP_FAILED)
+			return "no memory";
+		*addr = 1;
+		munmap(addr, psize());
+	}
+	return NULL;
+}
+
+/* A process that maps and unmaps, and never stops, is merged as soon as any other. */
+TEST_F_TIMEOUT(life, merges_beside_mmap, KSM_TIMEOUT)
+{
+	char *twins = ksm_map_dups(NR_TWINS, 77);
+	pthread_t threads[NR_MAPPERS];
+	bool end = false;
+	void *failed;
+
+	ASSERT_NE(MAP_FAILED, twins);
+	for (int i = 0; i < NR_MAPPERS; i++)
+		ASSERT_EQ(0, pthread_create(&threads[i], NULL, map_and_unmap, &end));
+	EXPECT_EQ(0, ksm_scan(4));
+	EXPECT_EQ(NR_TWINS, ksm_count_merged(twins, NR_TWINS));
+	EXPECT_TRUE(ksm_pages_hold(twins, NR_TWINS, 77, 0));
+	__atomic_store_n(&end, true, __ATOMIC_RELEASE);
+	for (int i = 0; i < NR_MAPPERS; i++) {
+		ASSERT_EQ(0, pthread_join(threads[i], &failed));
+		EXPECT_EQ(NULL, failed);
+	}
+}
+
 /* Switching between the run states while processes come and go. */
 TEST_F_TIMEOUT(life, run_states_under_churn, KSM_TIMEOUT)
 {
