@@ -149,6 +149,9 @@ static bool ksm_daemon_step(struct ksm_engine *engine, unsigned int *budget)
  * @engine: the engine
  * @nr_pages: the number
  *
+ * Stops as well when everything is about to be unmerged. Processes that are forked go on
+ * joining the pass meanwhile, so that its end may be far, and all that it does is undone.
+ *
  * Context: may sleep; the engine mutex is held.
  */
 void ksm_daemon_scan(struct ksm_engine *engine, unsigned int nr_pages)
@@ -161,7 +164,8 @@ void ksm_daemon_scan(struct ksm_engine *engine, unsigned int nr_pages)
 	if (starts)
 		ksm_daemon_start_pass(engine);
 	ksm_daemon_advise_within(engine, starts);
-	while (engine->registry.cursor && nr_pages && !freezing(current)) {
+	while (engine->registry.cursor && nr_pages && !freezing(current) &&
+	       !atomic_read(&engine->unmergers)) {
 		if (!ksm_daemon_step(engine, &nr_pages))
 			ksm_daemon_end_pass(engine);
 		cond_resched();
@@ -235,7 +239,11 @@ int ksm_daemon_set_run(struct ksm_engine *engine, unsigned long run)
 {
 	int err = 0;
 
+	if (run == KSM_RUN_UNMERGE)
+		atomic_inc(&engine->unmergers);
 	ksm_daemon_lock(engine);
+	if (run == KSM_RUN_UNMERGE)
+		atomic_dec(&engine->unmergers);
 	if (run == KSM_RUN_MERGE)
 		err = ksm_engine_start(engine);
 	if (!err && engine->run != run) {

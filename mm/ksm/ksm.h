@@ -543,6 +543,7 @@ struct ksm_worker {
  * @orphans: nodes without known sharers; under @orphan_lock
  * @orphan_lock: leaf
  * @mutex: one worker, unmerger or reconfiguration at a time
+ * @unmergers: who waits for @mutex to unmerge everything; ksmd is not to keep it then
  * @run: KSM_RUN_*; changed under @mutex, read at any time
  * @seqnr: full passes since the last unmerge; changed under @mutex, read at any time
  * @rekeyed: value of @seqnr when the meaning of keys last changed
@@ -566,6 +567,7 @@ struct ksm_engine {
 	struct list_head orphans;
 	spinlock_t orphan_lock;		/* of orphans */
 	struct mutex mutex;		/* of who scans, unmerges or reconfigures */
+	atomic_t unmergers;
 	unsigned long run;
 	unsigned long seqnr;
 	unsigned long rekeyed;

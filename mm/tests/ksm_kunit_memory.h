@@ -295,6 +295,22 @@ static void ksm_test_scan_keeps_to_budget(struct kunit *test)
 	KT_EXPECT_STAT(test, SHARING, 9);
 }
 
+/* When everything is about to be unmerged, the scan is over. */
+static void ksm_test_scan_gives_way(struct kunit *test)
+{
+	struct ksm_engine *engine = kt_engine(test);
+	struct mm_struct *mm = kt_mm(test);
+
+	kt_map_filled(test, mm, 5, 7);
+	kt_scan_pages(test, 2);
+	atomic_inc(&engine->unmergers);
+	kt_scan_pages(test, 100);
+	KT_EXPECT_STAT(test, SCANNED, 2);
+	atomic_dec(&engine->unmergers);
+	kt_scan_pages(test, 100);
+	KT_EXPECT_STAT(test, SCANNED, 5);
+}
+
 /* What is unmapped is forgotten in the next pass, wherever the cursor is. */
 static void ksm_test_scan_forgets_the_unmapped(struct kunit *test)
 {
@@ -1019,6 +1035,7 @@ static struct kunit_case ksm_test_memory_cases[] = {
 	KUNIT_CASE(ksm_test_scan_odd_area),
 	KUNIT_CASE(ksm_test_scan_leaves_out_what_is_not_offered),
 	KUNIT_CASE(ksm_test_scan_keeps_to_budget),
+	KUNIT_CASE(ksm_test_scan_gives_way),
 	KUNIT_CASE(ksm_test_scan_forgets_the_unmapped),
 	KUNIT_CASE(ksm_test_scan_forgets_a_far_area),
 	KUNIT_CASE(ksm_test_scan_forgets_the_exiting),
