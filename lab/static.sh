@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0
 # Sourced by lab/check: tests that only read the sources and objects.
 
-# Rules that do not fit a file: a tracepoint is laid out in a way of its own, and
-# the stand-ins of the user-space tests have the shape of what they stand in for.
+# Rules that do not fit a file: a tracepoint is laid out in a way of its own, the
+# stand-ins of the user-space tests have the shape of what they stand in for, and
+# whoever sends a patch signs it off.
 not_for() {
 	case $1 in
 	*include/trace/*) echo ,PARENTHESIS_ALIGNMENT,OPEN_ENDED_LINE ;;
+	*.patch) echo ,MISSING_SIGN_OFF ;;
 	*tools/testing/ksm/*) echo ,NEW_TYPEDEFS,MACRO_ARG_REUSE,BIT_MACRO ;;
 	esac
 }
