@@ -9,7 +9,7 @@
  * A cookie is a random number of 64 bits, so that there is nothing to be freed, and that
  * it says nothing of who else has drawn one, or when. Among n cookies in use two are the
  * same with a probability of n^2 / 2^65: 1 in 37 million for a million of them. Those two
- * share as if they had no cookie.
+ * are one domain then.
  *
  * A process that gives another one a cookie, or takes the other's, can learn thereafter
  * what is in its memory. That takes the right to read it, by ptrace.
