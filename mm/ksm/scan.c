@@ -368,7 +368,7 @@ static void ksm_scan_clean_pte(struct ksm_scan *scan, struct vm_area_struct *vma
 {
 	clear_young_dirty_ptes(vma, addr, pte, 1, CYDP_CLEAR_DIRTY);
 	folio_mark_dirty(folio);
-	smp_mb();
+	smp_mb();	/* either fast GUP sees the bit cleared, or we its reference */
 	if (ksm_scan_is_held(folio))
 		ptep_set_access_flags(vma, addr, pte,
 				      pte_mkyoung(pte_mkdirty(ptep_get(pte))), 1);
@@ -512,7 +512,7 @@ static void ksm_scan_start_huge(struct ksm_scan *scan, struct vm_area_struct *vm
 		return;
 	/* This flushes while the entry is invalid; see ksm_scan_clean_pte(). */
 	entry = pmdp_invalidate(vma, addr, pmd);
-	smp_mb();
+	smp_mb();	/* either fast GUP sees the entry changed, or we its reference */
 	if (!ksm_scan_is_held(folio))
 		entry = pmd_mkclean(entry);
 	set_pmd_at(vma->vm_mm, addr, pmd, entry);
