@@ -95,7 +95,7 @@ struct ksm_stable_node *ksm_chain_pick(struct ksm_engine *engine,
 
 	lockdep_assert_held(&ksm_shard(engine, chain->entry.key.hash)->lock);
 	list_for_each_entry_safe(node, next, &chain->roomy, link) {
-		if (node->entry.nr < READ_ONCE(engine->knobs.max_page_sharing))
+		if (ksm_node_load(node) < READ_ONCE(engine->knobs.max_page_sharing))
 			return node;
 		list_move_tail(&node->link, &chain->full);
 	}
@@ -103,7 +103,7 @@ struct ksm_stable_node *ksm_chain_pick(struct ksm_engine *engine,
 }
 
 /**
- * ksm_chain_has_room() - a node has lost a sharer
+ * ksm_chain_has_room() - a node has lost a sharer or an heir
  * @node: the node, on a chain or not
  */
 void ksm_chain_has_room(struct ksm_stable_node *node)

@@ -106,3 +106,35 @@ void ksm_uncharge(struct ksm_mm *kmm, size_t bytes)
 	/* Last of all: an mm that nothing is remembered of may go when it exits. */
 	atomic_long_sub(bytes, &kmm->bytes);
 }
+
+/**
+ * ksm_charge_bequeath() - memory that was spent on an mm's pages outlives the mm
+ * @kmm: the mm that ksm_charge() was called for; other memory of it remains
+ * @bytes: how much
+ *
+ * Context: does not sleep.
+ * Return: who goes on paying, for ksm_charge_release(); NULL if nobody does.
+ */
+struct obj_cgroup *ksm_charge_bequeath(struct ksm_mm *kmm, size_t bytes)
+{
+	if (kmm->payer)
+		obj_cgroup_get(kmm->payer);
+	atomic_long_sub(bytes, &kmm->bytes);
+	return kmm->payer;
+}
+
+/**
+ * ksm_charge_release() - account for memory that was given back without an mm
+ * @engine: the engine
+ * @payer: from ksm_charge_bequeath()
+ * @bytes: how much
+ *
+ * Context: does not sleep.
+ */
+void ksm_charge_release(struct ksm_engine *engine, struct obj_cgroup *payer,
+			size_t bytes)
+{
+	ksm_charge_pay_back(payer, bytes);
+	obj_cgroup_put(payer);
+	ksm_stat_add(engine, KSM_STAT_BYTES, -(long)bytes);
+}

@@ -6,7 +6,8 @@
  *
  * A chunk exists while any of its slots is in use. To "retire" a slot is to forget
  * its page: the item in it leaves the tree that it is in, which for the stable tree
- * takes the folio lock, and the slot is cleared.
+ * takes the folio lock, and the slot is cleared. Where others need the item for the
+ * reverse map it stays with its stable node, see heir.c.
  *
  * Chunks are their worker's own: the caller holds the engine mutex. Retiring may
  * sleep; mmap_lock may be held or not.
@@ -154,19 +155,48 @@ unsigned long ksm_chunk_next_used(struct ksm_mm *kmm, unsigned long start,
 	return end;
 }
 
+/* The item leaves its slot, and stays with its node. */
+static struct anon_vma *ksm_chunk_bequeath(struct ksm_engine *engine,
+					   struct ksm_rmap_item *item)
+{
+	struct anon_vma *root = item->stable.anon_vma->root;
+	struct ksm_chunk *chunk = ksm_chunk_find(item->owner, ksm_item_addr(item));
+
+	get_anon_vma(root);
+	return ksm_slot_to_heir(engine, chunk,
+				ksm_chunk_slot(chunk, ksm_item_addr(item)), root);
+}
+
+/**
+ * ksm_chunk_tidy() - after a page may have been forgotten: drop its chunk, if empty
+ * @kmm: the mm, of which nobody has a pointer to a slot
+ * @addr: where the page was
+ *
+ * Context: may sleep.
+ */
+void ksm_chunk_tidy(struct ksm_mm *kmm, unsigned long addr)
+{
+	struct ksm_chunk *chunk = xa_load(&kmm->chunks, ksm_chunk_index(addr)) ?: &kmm->few;
+
+	if (!chunk->nr)
+		ksm_chunk_settle(kmm, chunk);
+}
+
 /* The folio of @node is locked, or @node is stale and @folio NULL. */
 static void ksm_chunk_leave_node(struct ksm_engine *engine,
 				 struct ksm_rmap_item *item, struct folio *folio)
 {
 	struct ksm_stable_node *node = item->stable.node;
 	struct ksm_shard *shard = ksm_shard(engine, node->entry.key.hash);
+	bool heir = folio && ksm_heir_is_left(item, folio);
 	struct anon_vma *anon_vma;
 	bool orphan = false;
 	LIST_HEAD(dead);
 
 	spin_lock(&shard->lock);
 	trace_ksm_remove_rmap_item(node->pfn, item, item->owner->slot.mm);
-	anon_vma = ksm_item_detach(engine, item);
+	anon_vma = heir ? ksm_chunk_bequeath(engine, item) :
+			  ksm_item_detach(engine, item);
 	ksm_chain_has_room(node);
 	if (!folio || (!node->entry.nr && !folio_mapped(folio) &&
 		       !folio_test_swapcache(folio))) {
@@ -175,7 +205,7 @@ static void ksm_chunk_leave_node(struct ksm_engine *engine,
 		if (folio)
 			ksm_node_bind(folio, NULL);
 	} else {
-		orphan = !node->entry.nr;
+		orphan = !node->entry.nr || heir;
 	}
 	spin_unlock(&shard->lock);
 
@@ -190,9 +220,12 @@ static void ksm_chunk_leave_node(struct ksm_engine *engine,
  * ksm_chunk_untree() - take an item out of the tree that it is in
  * @engine: the engine
  * @item: an item of an mm that the caller is the worker of, or one that it has
- *	  claimed and attached; IDLE afterwards
+ *	  claimed and attached
  *
- * Context: may sleep, for the folio lock and for another worker's claim.
+ * Afterwards the item is IDLE; or it is not the mm's any more, and its slot is empty. The
+ * slot tells which.
+ *
+ * Context: may sleep, for the folio lock, the anon_vma, and another worker's claim.
  */
 void ksm_chunk_untree(struct ksm_engine *engine, struct ksm_rmap_item *item)
 {

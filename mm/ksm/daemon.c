@@ -131,6 +131,7 @@ static bool ksm_daemon_step(struct ksm_engine *engine, unsigned int *budget)
 	switch (ksm_scan_collect(worker, budget)) {
 	case KSM_SCAN_BATCH:
 		ksm_match_batch(worker);
+		ksm_validate_batch(engine);
 		ksm_registry_charge(engine, before - *budget);
 		break;
 	case KSM_SCAN_END:

@@ -20,6 +20,9 @@
  *
  *	IDLE <-> UNSTABLE -> CLAIMED -> IDLE or STABLE
  *	IDLE <-> STABLE
+ *
+ * An item that its node still needs when its page has left does not become IDLE. It
+ * leaves its slot and its owner instead, and stays with the node as an heir, see heir.c.
  */
 #include "ksm_internal.h"
 #include "ksm.h"
@@ -330,9 +333,19 @@ void ksm_item_release(struct ksm_shard *shard, struct ksm_rmap_item *item)
 {
 	struct ksm_mm *owner = item->owner;
 
-	lockdep_assert_held(&shard->lock);
 	if (ksm_item_state(item) == KSM_ITEM_CLAIMED)
 		ksm_item_change(item, KSM_ITEM_CLAIMED, KSM_ITEM_IDLE);
+	ksm_item_end_claim(shard, owner);
+}
+
+/**
+ * ksm_item_end_claim() - a worker is done with an item that has left its owner since
+ * @shard: as for ksm_item_release()
+ * @owner: whose item it was when it was claimed
+ */
+void ksm_item_end_claim(struct ksm_shard *shard, struct ksm_mm *owner)
+{
+	lockdep_assert_held(&shard->lock);
 	if (atomic_dec_and_test(&owner->claims))
 		wake_up_var(&owner->claims);
 }
@@ -369,6 +382,17 @@ void ksm_item_attach(struct ksm_engine *engine, struct ksm_rmap_item *item,
 	item->owner->slot.mm->ksm_merging_pages++;
 }
 
+/* A sharer is off its node's list. */
+static void ksm_item_unlink(struct ksm_engine *engine, struct ksm_rmap_item *item)
+{
+	struct ksm_stable_node *node = item->stable.node;
+
+	lockdep_assert_held(&ksm_shard(engine, node->entry.key.hash)->lock);
+	hlist_del(&item->stable.link);
+	ksm_item_count(engine, node, --node->entry.nr, -1);
+	item->owner->slot.mm->ksm_merging_pages--;
+}
+
 /**
  * ksm_item_detach() - a sharer leaves its stable node and becomes IDLE
  * @engine: the engine
@@ -380,14 +404,62 @@ void ksm_item_attach(struct ksm_engine *engine, struct ksm_rmap_item *item,
 struct anon_vma *ksm_item_detach(struct ksm_engine *engine,
 				 struct ksm_rmap_item *item)
 {
-	struct ksm_stable_node *node = item->stable.node;
 	struct anon_vma *anon_vma = item->stable.anon_vma;
 
 	if (!ksm_item_change(item, KSM_ITEM_STABLE, KSM_ITEM_IDLE))
 		return NULL;
+	ksm_item_unlink(engine, item);
+	return anon_vma;
+}
+
+/**
+ * ksm_slot_to_heir() - a sharer leaves its stable node, but its item stays there
+ * @engine: the engine
+ * @chunk: the chunk that @slot is in
+ * @slot: the page's slot, with a STABLE item whose node's folio is locked; cleared
+ * @root: root of the item's anon_vma; the caller's reference is taken over
+ *
+ * Nothing is allocated. The item is not the mm's any more, nor a sharer, and is counted
+ * among the engine's items only. Whoever has paid for it goes on paying.
+ *
+ * Return: the anon_vma that the item had, for the caller to put once no lock is held.
+ */
+struct anon_vma *ksm_slot_to_heir(struct ksm_engine *engine, struct ksm_chunk *chunk,
+				  u64 *slot, struct anon_vma *root)
+{
+	struct ksm_rmap_item *item = ksm_slot_item(*slot);
+	struct ksm_stable_node *node = item->stable.node;
+	struct anon_vma *anon_vma = item->stable.anon_vma;
+	struct ksm_mm *owner = item->owner;
+
+	ksm_item_unlink(engine, item);
+	ksm_slot_store(owner, chunk, slot, 0);
+	atomic_long_dec(&owner->nr_items);
+	item->payer = ksm_charge_bequeath(owner, sizeof(*item));
+	item->stable.anon_vma = root;
+	hlist_add_head(&item->stable.link, &node->heirs);
+	node->nr_heirs++;
+	return anon_vma;
+}
+
+/**
+ * ksm_item_drop_heir() - free an heir
+ * @engine: the engine
+ * @item: the heir; its node's folio is locked, or the node is stale
+ *
+ * Return: the anon_vma, for the caller to put once no lock is held.
+ */
+struct anon_vma *ksm_item_drop_heir(struct ksm_engine *engine,
+				    struct ksm_rmap_item *item)
+{
+	struct ksm_stable_node *node = item->stable.node;
+	struct anon_vma *anon_vma = item->stable.anon_vma;
+
 	lockdep_assert_held(&ksm_shard(engine, node->entry.key.hash)->lock);
 	hlist_del(&item->stable.link);
-	ksm_item_count(engine, node, --node->entry.nr, -1);
-	item->owner->slot.mm->ksm_merging_pages--;
+	node->nr_heirs--;
+	ksm_stat_add(engine, KSM_STAT_ITEMS, -1);
+	ksm_charge_release(engine, item->payer, sizeof(*item));
+	kmem_cache_free(ksm_item_cache, item);
 	return anon_vma;
 }

@@ -16,26 +16,24 @@
 #include "ksm_internal.h"
 #include "ksm.h"
 
-static struct anon_vma *ksm_join_anon_vma(struct vm_area_struct *vma)
-{
-	get_anon_vma(vma->anon_vma);
-	return vma->anon_vma;
-}
-
 /**
  * ksm_join_attach() - put an item on its node's list of sharers
  * @engine: the engine
  * @item: the item, IDLE or claimed by the caller
  * @node: the node, its folio locked
  * @vma: where @item's page is mapped; held
+ * @family: that page has become the KSM page, and was shared with the process's parent or
+ *	    children before; the item is to lead to their mappings too
  */
 void ksm_join_attach(struct ksm_engine *engine, struct ksm_rmap_item *item,
-		     struct ksm_stable_node *node, struct vm_area_struct *vma)
+		     struct ksm_stable_node *node, struct vm_area_struct *vma,
+		     bool family)
 {
+	struct anon_vma *anon_vma = family ? vma->anon_vma->root : vma->anon_vma;
 	struct ksm_shard *shard = ksm_shard(engine, node->entry.key.hash);
-	struct anon_vma *anon_vma = ksm_join_anon_vma(vma);
 	unsigned long index = linear_anon_page_index(vma, ksm_item_addr(item));
 
+	get_anon_vma(anon_vma);
 	spin_lock(&shard->lock);
 	ksm_item_attach(engine, item, node, anon_vma, index);
 	spin_unlock(&shard->lock);
@@ -80,23 +78,39 @@ void ksm_join_sight(struct ksm_worker *worker, unsigned long addr, u64 hash,
 		ksm_slot_sight(worker->kmm, worker->chunk, slot, hash, history);
 }
 
-/**
- * ksm_join_demote() - give a promoted page back to its process, if nobody has joined it
- * @engine: the engine
- * @item: whose page was made the KSM page of @node; claimed, but it may have left
- * @node: the node
- *
- * Context: may sleep; no lock of @item's mm is held.
- */
-void ksm_join_demote(struct ksm_engine *engine, struct ksm_rmap_item *item,
-		     struct ksm_stable_node *node)
+static void ksm_join_unshare(struct ksm_engine *engine, struct ksm_rmap_item *item)
 {
-	if (ksm_item_state(item) != KSM_ITEM_STABLE || item->stable.node != node ||
-	    node->entry.nr > 1)
-		return;
 	/* Where it stays, so does the item, for the reverse map. */
 	if (!ksm_merge_break_page(item->owner->slot.mm, ksm_item_addr(item)))
 		ksm_chunk_untree(engine, item);
+}
+
+/**
+ * ksm_join_demote() - give a promoted page back to its process, if nobody has joined it
+ * @engine: the engine
+ * @item: whose page was made the KSM page of @node; claimed, but it may have left. The
+ *	  claim ends here, and @item is not to be touched afterwards
+ * @node: the node
+ * @hash: of the key that @item was claimed by
+ *
+ * Context: may sleep; no mmap lock is held.
+ */
+void ksm_join_demote(struct ksm_engine *engine, struct ksm_rmap_item *item,
+		     struct ksm_stable_node *node, u64 hash)
+{
+	struct ksm_shard *shard = ksm_shard(engine, hash);
+	unsigned long addr = ksm_item_addr(item);
+	struct ksm_mm *owner = item->owner;
+
+	if (ksm_item_state(item) == KSM_ITEM_STABLE && item->stable.node == node &&
+	    node->entry.nr <= 1)
+		ksm_join_unshare(engine, item);
+	spin_lock(&shard->lock);
+	ksm_item_end_claim(shard, owner);
+	spin_unlock(&shard->lock);
+	/* Last of all: an mm that nothing is remembered of may go when it exits. */
+	if (owner != engine->worker.kmm)
+		ksm_chunk_tidy(owner, addr);
 }
 
 /**
@@ -155,7 +169,7 @@ static void ksm_join_enlist(struct ksm_engine *engine, struct ksm_merge *merges,
 		if (merge->err)
 			continue;
 		folio_mark_dirty(page_folio(merge->kpage));
-		ksm_join_attach(engine, merge->item, merge->node, merge->vma);
+		ksm_join_attach(engine, merge->item, merge->node, merge->vma, false);
 	}
 }
 
@@ -324,8 +338,10 @@ static void ksm_join_end(struct ksm_worker *worker, struct ksm_merge *merge)
 	if (!merge->founder)
 		return;
 	if (merge->err)
-		ksm_join_demote(worker->engine, merge->founder, merge->node);
-	ksm_join_release(worker->engine, merge->founder, merge->key.hash);
+		ksm_join_demote(worker->engine, merge->founder, merge->node,
+				merge->key.hash);
+	else
+		ksm_join_release(worker->engine, merge->founder, merge->key.hash);
 }
 
 /**

@@ -180,12 +180,15 @@ struct ksm_stable_entry {
  * struct ksm_stable_node - one KSM folio
  * @entry: link and key
  * @link: on the chain's list of dups, or on a list of dead nodes to be reaped
- * @orphan: on engine->orphans while a folio without known sharers may still live
+ * @orphan: on engine->orphans while a folio without known sharers may still live, or
+ *	    there are @heirs
  * @chain: the chain that this node hangs off, or NULL
- * @linked: in the stable tree, by itself or through @chain
  * @domain: merge domain of the sharers, with a reference
  * @pfn: where the folio is, without a reference to it; see node.c
  * @items: the sharers, for the reverse map
+ * @heirs: items that sharers have left behind, for the reverse map too; see heir.c
+ * @nr_heirs: their number
+ * @linked: in the stable tree, by itself or through @chain
  */
 struct ksm_stable_node {
 	struct ksm_stable_entry entry;
@@ -195,6 +198,8 @@ struct ksm_stable_node {
 	struct ksm_domain *domain;
 	unsigned long pfn;
 	struct hlist_head items;
+	struct hlist_head heirs;
+	unsigned int nr_heirs;
 	bool linked;
 };
 
@@ -321,18 +326,22 @@ struct ksm_mm {
 /**
  * struct ksm_rmap_item - a page that is in a tree
  * @owner: the mm that it belongs to
+ * @payer: of an heir, which belongs to no mm: who pays for it; see charge.c
  * @tagged: its address, with state and history in the bits below PAGE_SHIFT
  * @unstable: while UNSTABLE or CLAIMED
  * @unstable.rb: link in shard->unstable
  * @unstable.key: hash of the content when the item was parked, and so on
  * @stable: while STABLE
  * @stable.node: whose folio it maps
- * @stable.link: on node->items
+ * @stable.link: on node->items; of an heir, on node->heirs
  * @stable.anon_vma: for the reverse map, with a reference
  * @stable.index: exact index within @stable.anon_vma
  */
 struct ksm_rmap_item {
-	struct ksm_mm *owner;
+	union {
+		struct ksm_mm *owner;
+		struct obj_cgroup *payer;
+	};
 	unsigned long tagged;
 	union {
 		struct {
@@ -540,7 +549,8 @@ struct ksm_worker {
  * @stats: counters
  * @registry: the mms, and where the scan is
  * @domains: who of them shares with whom
- * @orphans: nodes without known sharers; under @orphan_lock
+ * @orphans: nodes without known sharers, or with heirs; under @orphan_lock
+ * @nr_orphans: their number
  * @orphan_lock: leaf
  * @mutex: one worker, unmerger or reconfiguration at a time
  * @unmergers: who waits for @mutex to unmerge everything; ksmd is not to keep it then
@@ -565,7 +575,8 @@ struct ksm_engine {
 	struct ksm_registry registry;
 	struct ksm_domains domains;
 	struct list_head orphans;
-	spinlock_t orphan_lock;		/* of orphans */
+	unsigned long nr_orphans;
+	spinlock_t orphan_lock;		/* of orphans, and their number */
 	struct mutex mutex;		/* of who scans, unmerges or reconfigures */
 	atomic_t unmergers;
 	unsigned long run;
@@ -696,6 +707,20 @@ static inline bool ksm_item_trusts(const struct ksm_rmap_item *item, unsigned lo
 	return item->unstable.key.frame == (u16)pfn;
 }
 
+/**
+ * ksm_node_load() - how many places of a node are taken
+ * @node: the node; the lock of its shard is held, or the value is a hint
+ *
+ * An heir stands for one mapping at least, and makes a walk of the reverse map as much
+ * longer as a sharer does.
+ *
+ * Return: the number, to be compared with max_page_sharing.
+ */
+static inline unsigned int ksm_node_load(const struct ksm_stable_node *node)
+{
+	return node->entry.nr + node->nr_heirs;
+}
+
 static inline void ksm_stat_add(struct ksm_engine *engine, enum ksm_stat stat,
 				long n)
 {
@@ -757,13 +782,14 @@ void ksm_match_batch(struct ksm_worker *worker);
 void ksm_join_add(struct ksm_worker *worker, const struct ksm_merge *merge);
 void ksm_join_all(struct ksm_worker *worker);
 void ksm_join_attach(struct ksm_engine *engine, struct ksm_rmap_item *item,
-		     struct ksm_stable_node *node, struct vm_area_struct *vma);
+		     struct ksm_stable_node *node, struct vm_area_struct *vma,
+		     bool family);
 void ksm_join_sight(struct ksm_worker *worker, unsigned long addr, u64 hash,
 		    const struct ksm_history *history);
 void ksm_join_detach(struct ksm_engine *engine, struct ksm_rmap_item *item,
 		     struct ksm_stable_node *node);
 void ksm_join_demote(struct ksm_engine *engine, struct ksm_rmap_item *item,
-		     struct ksm_stable_node *node);
+		     struct ksm_stable_node *node, u64 hash);
 void ksm_join_release(struct ksm_engine *engine, struct ksm_rmap_item *item, u64 hash);
 
 /* unmerge.c: everything backwards */
@@ -779,8 +805,10 @@ void ksm_unmerge_sweep_orphans(struct ksm_engine *engine);
 
 #ifdef CONFIG_KSM_DEBUG
 int ksm_validate(struct ksm_engine *engine);
+void ksm_validate_batch(struct ksm_engine *engine);
 #else
 static inline int ksm_validate(struct ksm_engine *engine) { return 0; }
+static inline void ksm_validate_batch(struct ksm_engine *engine) { }
 #endif
 
 /* frames.c: where pages go that become shared */
@@ -821,6 +849,7 @@ void ksm_chunk_retire(struct ksm_mm *kmm, unsigned long start,
 		      unsigned long end);
 void ksm_chunk_retire_waiting(struct ksm_mm *kmm);
 void ksm_chunk_untree(struct ksm_engine *engine, struct ksm_rmap_item *item);
+void ksm_chunk_tidy(struct ksm_mm *kmm, unsigned long addr);
 
 /* vma.c: VMAs that are being scanned or merged */
 struct vm_area_struct *ksm_vma_lock_next(struct mm_struct *mm, unsigned long addr);
@@ -894,6 +923,10 @@ int ksm_identity_update(struct ksm_mm *kmm);
 u64 ksm_cookie_draw(void);
 int ksm_cookie_set(struct ksm_engine *engine, struct mm_struct *mm, u64 cookie);
 
+/* heir.c: items that outlive their owners' mappings */
+bool ksm_heir_is_left(struct ksm_rmap_item *item, struct folio *folio);
+bool ksm_heir_prune(struct ksm_engine *engine, struct ksm_stable_node *node);
+
 /* stable.c: key -> merged folio. Pure */
 struct ksm_stable_entry *ksm_stable_find(struct ksm_shard *shard,
 					 const struct ksm_key *key);
@@ -954,11 +987,16 @@ void ksm_item_park(struct ksm_engine *engine, struct ksm_rmap_item *item,
 void ksm_item_unpark(struct ksm_engine *engine, struct ksm_rmap_item *item);
 void ksm_item_claim(struct ksm_engine *engine, struct ksm_rmap_item *item);
 void ksm_item_release(struct ksm_shard *shard, struct ksm_rmap_item *item);
+void ksm_item_end_claim(struct ksm_shard *shard, struct ksm_mm *owner);
 void ksm_item_attach(struct ksm_engine *engine, struct ksm_rmap_item *item,
 		     struct ksm_stable_node *node, struct anon_vma *anon_vma,
 		     unsigned long index);
 struct anon_vma *ksm_item_detach(struct ksm_engine *engine,
 				 struct ksm_rmap_item *item);
+struct anon_vma *ksm_slot_to_heir(struct ksm_engine *engine, struct ksm_chunk *chunk,
+				  u64 *slot, struct anon_vma *root);
+struct anon_vma *ksm_item_drop_heir(struct ksm_engine *engine,
+				    struct ksm_rmap_item *item);
 int ksm_item_create_cache(void);
 
 /* slots.c: where slots are kept. Pure */
@@ -988,6 +1026,9 @@ int ksm_node_create_cache(void);
 /* charge.c: what all that takes, and who pays */
 int ksm_charge(struct ksm_mm *kmm, size_t bytes);
 void ksm_uncharge(struct ksm_mm *kmm, size_t bytes);
+struct obj_cgroup *ksm_charge_bequeath(struct ksm_mm *kmm, size_t bytes);
+void ksm_charge_release(struct ksm_engine *engine, struct obj_cgroup *payer,
+			size_t bytes);
 
 /* policy.c: what to do, as arithmetic. Pure */
 bool ksm_policy_skip(struct ksm_history *history);

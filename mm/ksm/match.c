@@ -200,7 +200,7 @@ static struct folio *ksm_match_pick(struct ksm_match *match,
 /* Will the node be full when those that are on their way to it have joined? */
 static bool ksm_match_fills(struct ksm_worker *worker, struct ksm_stable_node *node)
 {
-	unsigned int i, nr = node->entry.nr;
+	unsigned int i, nr = ksm_node_load(node);
 
 	for (i = 0; i < worker->nr_merges; i++)
 		nr += worker->merges[i].node == node;
@@ -249,7 +249,8 @@ static void ksm_match_found(struct ksm_match *match, struct ksm_rmap_item *item,
 			    struct vm_area_struct *vma)
 {
 	node->pfn = folio_pfn(folio);
-	ksm_join_attach(match->worker->engine, item, node, vma);
+	ksm_join_attach(match->worker->engine, item, node, vma,
+			folio_mapcount(folio) > 1);
 	ksm_node_bind(folio, node);
 	folio_mark_accessed(folio);
 	/* Reclaim drops clean folios; this one is to be swapped out. */
@@ -471,9 +472,8 @@ static int ksm_match_pair_up(struct ksm_match *match, struct ksm_rmap_item *item
 
 	err = ksm_match_queue(match, node, kpage, item);
 	if (err) {
-		ksm_join_demote(engine, item, node);
+		ksm_join_demote(engine, item, node, match->key.hash);
 		put_page(kpage);
-		ksm_join_release(engine, item, match->key.hash);
 		ksm_join_sight(match->worker, match->addr, match->key.hash,
 			       &match->history);
 	}
@@ -567,6 +567,26 @@ static void ksm_match_forget(struct ksm_match *match)
 	ksm_chunk_retire_slot(match->kmm, match->worker->chunk, match->addr);
 }
 
+/*
+ * Is a page merged, which was not when it was collected? A page of the same batch may
+ * have found it waiting, and have had it promoted.
+ */
+static bool ksm_match_is_merged(struct ksm_match *match)
+{
+	struct ksm_rmap_item *item = ksm_slot_item(*match->slot);
+	struct page *page;
+	bool merged;
+
+	if (!item || ksm_item_state(item) != KSM_ITEM_STABLE)
+		return false;
+	page = ksm_match_lookup(match->kmm, match->addr);
+	if (!page)
+		return false;
+	merged = ksm_node_of(page_folio(page)) == item->stable.node;
+	put_page(page);
+	return merged;
+}
+
 /* What the slot tells of the page's past, brought up to date with this visit. */
 static struct ksm_history ksm_match_recall(struct ksm_match *match)
 {
@@ -611,6 +631,8 @@ static void ksm_match_plain(struct ksm_match *match)
 	struct ksm_engine *engine = match->worker->engine;
 	int err = -ENOENT;
 
+	if (ksm_match_is_merged(match))
+		return;
 	match->history = ksm_match_recall(match);
 	if (ksm_policy_may_merge(&match->history)) {
 		if (match->key.hash == engine->zero_hash &&
@@ -638,52 +660,90 @@ static void ksm_match_zero(struct ksm_match *match)
 		ksm_match_queue(match, NULL, NULL, NULL);
 }
 
-/*
- * A KSM page that has no item here yet: forked, or swapped in again. It may be one that
- * this mm is not to share any more, since it came into another merge domain.
- */
-static void ksm_match_shared(struct ksm_match *match)
+/* A KSM page that has migrated to another NUMA node gets its place there. */
+static void ksm_match_rekey(struct ksm_match *match, struct ksm_stable_node *node,
+			    struct folio *folio)
 {
 	struct ksm_engine *engine = match->worker->engine;
-	struct mm_struct *mm = match->kmm->slot.mm;
+	struct ksm_shard *shard = ksm_shard(engine, node->entry.key.hash);
+
+	if (node->entry.key.nid == ksm_match_nid(engine, folio) ||
+	    !ksm_match_spare(match->worker))
+		return;
+	spin_lock(&shard->lock);
+	ksm_stable_rekey(engine, shard, node, folio_nid(folio), &match->worker->spare);
+	spin_unlock(&shard->lock);
+}
+
+/*
+ * Attach an item, which is in no tree, to the node of the folio that its page maps. The
+ * VMA is held. Return: true, and nothing done, if that node is of another domain.
+ */
+static bool ksm_match_adopt(struct ksm_match *match, struct ksm_rmap_item *item,
+			    struct vm_area_struct *vma)
+{
 	struct folio *folio = page_folio(match->page);
 	struct ksm_stable_node *node;
-	struct ksm_rmap_item *item;
-	struct vm_area_struct *vma;
-	struct ksm_shard *shard;
-	bool foreign = false;
+	bool foreign;
 
-	item = ksm_slot_to_item(match->kmm, match->worker->chunk, match->slot,
-				match->addr);
-	if (!item)
-		return;
-	if (ksm_item_state(item) != KSM_ITEM_STABLE ||
-	    item->stable.node != ksm_node_of(folio))
-		ksm_match_untree(match->worker, item);
-
-	vma = ksm_vma_hold(mm, match->addr);
-	if (!vma)
-		return;
 	if (!folio_trylock(folio))
-		goto out;
+		return false;
 	node = ksm_node_of(folio);
 	foreign = node && (node->domain != match->kmm->domain ||
 			   ksm_mm_has_moved(match->kmm));
 	if (node && !foreign && ksm_item_state(item) == KSM_ITEM_IDLE)
-		ksm_join_attach(engine, item, node, vma);
-	if (node && node->entry.key.nid != ksm_match_nid(engine, folio) &&
-	    ksm_match_spare(match->worker)) {
-		shard = ksm_shard(engine, node->entry.key.hash);
-		spin_lock(&shard->lock);
-		ksm_stable_rekey(engine, shard, node, folio_nid(folio),
-				 &match->worker->spare);
-		spin_unlock(&shard->lock);
-	}
+		ksm_join_attach(match->worker->engine, item, node, vma, false);
+	if (node)
+		ksm_match_rekey(match, node, folio);
 	folio_unlock(folio);
-out:
+	return foreign;
+}
+
+/* Does an item lead to where the page of a candidate is mapped? */
+static bool ksm_match_leads(struct ksm_match *match, struct ksm_rmap_item *item,
+			    struct vm_area_struct *vma)
+{
+	return ksm_item_state(item) == KSM_ITEM_STABLE &&
+	       item->stable.node == ksm_node_of(page_folio(match->page)) &&
+	       item->stable.anon_vma == vma->anon_vma &&
+	       item->stable.index == linear_anon_page_index(vma, match->addr);
+}
+
+/* Return: false, and nothing done, if the item of the page has to leave a tree first. */
+static bool ksm_match_try_adopt(struct ksm_match *match)
+{
+	struct mm_struct *mm = match->kmm->slot.mm;
+	struct ksm_rmap_item *item;
+	struct vm_area_struct *vma;
+	bool done, foreign = false;
+
+	item = ksm_slot_to_item(match->kmm, match->worker->chunk, match->slot,
+				match->addr);
+	if (!item)
+		return true;
+	vma = ksm_vma_hold(mm, match->addr);
+	if (!vma)
+		return true;
+	done = ksm_item_state(item) == KSM_ITEM_IDLE || ksm_match_leads(match, item, vma);
+	if (done)
+		foreign = ksm_match_adopt(match, item, vma);
 	ksm_vma_release(vma);
 	if (foreign)
 		ksm_merge_break_page(mm, match->addr);
+	return done;
+}
+
+/*
+ * A KSM page that has no item here yet, or one that leads elsewhere: forked, or swapped
+ * in again. It may be one that this mm is not to share any more, since it came into
+ * another merge domain.
+ */
+static void ksm_match_shared(struct ksm_match *match)
+{
+	if (ksm_match_try_adopt(match))
+		return;
+	ksm_match_untree(match->worker, ksm_slot_item(*match->slot));
+	ksm_match_try_adopt(match);
 }
 
 /*

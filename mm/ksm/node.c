@@ -62,15 +62,16 @@ struct ksm_stable_node *ksm_node_alloc(struct ksm_domain *domain,
 /**
  * ksm_node_free() - free a node that nothing points to any more
  * @engine: the engine that the node belongs to
- * @node: in no tree, without sharers
+ * @node: in no tree, without sharers and heirs
  *
  * Backs out with a warning, and leaks the node, if something does point to it.
  */
 void ksm_node_free(struct ksm_engine *engine, struct ksm_stable_node *node)
 {
-	if (WARN_ON_ONCE(node->linked || node->entry.nr))
+	if (WARN_ON_ONCE(node->linked || ksm_node_load(node)))
 		return;
 	spin_lock(&engine->orphan_lock);
+	engine->nr_orphans -= !list_empty(&node->orphan);
 	list_del_init(&node->orphan);
 	spin_unlock(&engine->orphan_lock);
 	ksm_domain_put(engine, node->domain);
@@ -183,18 +184,21 @@ struct folio *ksm_node_lock_folio(const struct ksm_stable_node *node)
 }
 
 /**
- * ksm_node_orphan() - remember a node that has lost its last known sharer
+ * ksm_node_orphan() - remember a node that has to be looked after
  * @engine: the engine that the node belongs to
- * @node: the node; its folio is still mapped (by a fork that has not been scanned
- *	  yet), or in the swap cache
+ * @node: the node; it has heirs, or it has lost its last known sharer while its folio
+ *	  is mapped (by a fork that has not been scanned yet) or in the swap cache
  *
  * No lookup need ever come by such a node again, so that nobody would notice the
- * end of its folio: ksm_unmerge_sweep_orphans() looks after it once a pass.
+ * end of its folio, or that its heirs are not needed any more:
+ * ksm_unmerge_sweep_orphans() sees to that.
  */
 void ksm_node_orphan(struct ksm_engine *engine, struct ksm_stable_node *node)
 {
 	spin_lock(&engine->orphan_lock);
-	if (list_empty(&node->orphan))
+	if (list_empty(&node->orphan)) {
 		list_add_tail(&node->orphan, &engine->orphans);
+		engine->nr_orphans++;
+	}
 	spin_unlock(&engine->orphan_lock);
 }

@@ -9,29 +9,32 @@
 #include "ksm_internal.h"
 #include "ksm.h"
 
-static bool ksm_vma_has(const struct vm_area_struct *vma, unsigned long addr)
-{
-	return addr >= vma->vm_start && addr < vma->vm_end;
-}
+/* Sharers of a folio among which a swap-in looks for one that leads to its address. */
+#define KSM_SWAPIN_ITEMS	1024
+
+enum ksm_rmap_which {
+	KSM_RMAP_OWN,		/* mappings of the items' owners */
+	KSM_RMAP_FORKS,		/* those of others that the items lead to */
+	KSM_RMAP_HEIRS,		/* all that heirs lead to; they have no owners */
+};
 
 /* Visit the mappings that an item stands for. Return: false to end the walk. */
 static bool ksm_rmap_walk_item(struct folio *folio, struct ksm_rmap_item *item,
-			       struct rmap_walk_control *rwc, bool forks)
+			       struct rmap_walk_control *rwc, enum ksm_rmap_which which)
 {
-	const unsigned long addr = ksm_item_addr(item);
+	const struct mm_struct *mm = which == KSM_RMAP_HEIRS ? NULL : item->owner->slot.mm;
 	const unsigned long index = item->stable.index;
 	struct anon_vma_chain *avc;
 
 	lockdep_assert_held(&item->stable.anon_vma->root->rwsem);
 	anon_rmap_tree_foreach(avc, item->stable.anon_vma, index, index) {
 		struct vm_area_struct *vma = avc->vma;
-		bool is_fork = vma->vm_mm != item->owner->slot.mm;
 
 		cond_resched();
-		if (is_fork != forks || !ksm_vma_has(vma, addr) ||
+		if ((vma->vm_mm == mm) != (which == KSM_RMAP_OWN) ||
 		    (rwc->invalid_vma && rwc->invalid_vma(vma, rwc->arg)))
 			continue;
-		if (!rwc->rmap_one(folio, vma, addr, rwc->arg) ||
+		if (!rwc->rmap_one(folio, vma, vma_anon_address(vma, index, 1), rwc->arg) ||
 		    (rwc->done && rwc->done(folio)))
 			return false;
 	}
@@ -50,17 +53,17 @@ static bool ksm_rmap_lock_item(struct ksm_rmap_item *item,
 	return !rwc->try_lock;
 }
 
-static bool ksm_rmap_walk_node(struct folio *folio, struct ksm_stable_node *node,
-			       struct rmap_walk_control *rwc, bool forks)
+static bool ksm_rmap_walk_items(struct folio *folio, struct hlist_head *items,
+				struct rmap_walk_control *rwc, enum ksm_rmap_which which)
 {
 	struct ksm_rmap_item *item;
 	bool go_on = true;
 
-	hlist_for_each_entry(item, &node->items, stable.link) {
+	hlist_for_each_entry(item, items, stable.link) {
 		cond_resched();
 		if (!ksm_rmap_lock_item(item, rwc))
 			return false;
-		go_on = ksm_rmap_walk_item(folio, item, rwc, forks);
+		go_on = ksm_rmap_walk_item(folio, item, rwc, which);
 		anon_vma_unlock_read(item->stable.anon_vma);
 		if (!go_on)
 			break;
@@ -74,7 +77,8 @@ static bool ksm_rmap_walk_node(struct folio *folio, struct ksm_stable_node *node
  * @rwc: what to do with each, and when to stop
  *
  * First the mappings that the items stand for. If that was not enough, those in
- * processes that were forked from theirs since ksmd came by last.
+ * processes that were forked from theirs since ksmd came by last; and those that only
+ * heirs lead to, as the item which did has left.
  *
  * The exact index of the page within the anon_vma is known, since mremap() unmerges
  * what it moves: only VMAs that can map the page are looked at, not all that the
@@ -88,15 +92,15 @@ void rmap_walk_ksm(struct folio *folio, struct rmap_walk_control *rwc)
 	VM_WARN_ON_FOLIO(!folio_test_locked(folio), folio);
 
 	node = ksm_node_of(folio);
-	if (node && ksm_rmap_walk_node(folio, node, rwc, false))
-		ksm_rmap_walk_node(folio, node, rwc, true);
+	if (node && ksm_rmap_walk_items(folio, &node->items, rwc, KSM_RMAP_OWN) &&
+	    ksm_rmap_walk_items(folio, &node->items, rwc, KSM_RMAP_FORKS))
+		ksm_rmap_walk_items(folio, &node->heirs, rwc, KSM_RMAP_HEIRS);
 }
 
 #ifdef CONFIG_MEMORY_FAILURE
 static void ksm_collect_item(struct ksm_rmap_item *item, const struct page *page,
 			     struct list_head *to_kill, int force_early)
 {
-	const unsigned long addr = ksm_item_addr(item);
 	const unsigned long index = item->stable.index;
 	struct task_struct *task, *victim;
 	struct anon_vma_chain *avc;
@@ -107,10 +111,21 @@ static void ksm_collect_item(struct ksm_rmap_item *item, const struct page *page
 		if (!victim)
 			continue;
 		anon_rmap_tree_foreach(avc, item->stable.anon_vma, index, index)
-			if (avc->vma->vm_mm == victim->mm &&
-			    ksm_vma_has(avc->vma, addr))
+			if (avc->vma->vm_mm == victim->mm)
 				add_to_kill_ksm(victim, page, avc->vma, to_kill,
-						addr);
+						vma_anon_address(avc->vma, index, 1));
+	}
+}
+
+static void ksm_collect_items(struct hlist_head *items, const struct page *page,
+			      struct list_head *to_kill, int force_early)
+{
+	struct ksm_rmap_item *item;
+
+	hlist_for_each_entry(item, items, stable.link) {
+		anon_vma_lock_read(item->stable.anon_vma);
+		ksm_collect_item(item, page, to_kill, force_early);
+		anon_vma_unlock_read(item->stable.anon_vma);
 	}
 }
 
@@ -125,15 +140,11 @@ void collect_procs_ksm(const struct folio *folio, const struct page *page,
 		       struct list_head *to_kill, int force_early)
 {
 	struct ksm_stable_node *node = ksm_node_of(folio);
-	struct ksm_rmap_item *item;
 
 	if (!node)
 		return;
-	hlist_for_each_entry(item, &node->items, stable.link) {
-		anon_vma_lock_read(item->stable.anon_vma);
-		ksm_collect_item(item, page, to_kill, force_early);
-		anon_vma_unlock_read(item->stable.anon_vma);
-	}
+	ksm_collect_items(&node->items, page, to_kill, force_early);
+	ksm_collect_items(&node->heirs, page, to_kill, force_early);
 }
 #endif /* CONFIG_MEMORY_FAILURE */
 
@@ -159,16 +170,51 @@ void folio_migrate_ksm(struct folio *newfolio, struct folio *folio)
 }
 #endif /* CONFIG_MIGRATION */
 
+/* Would a walk of the reverse map come to a mapping by way of one of these items? */
+static bool ksm_items_lead_to(struct hlist_head *items, struct vm_area_struct *vma,
+			      unsigned long addr)
+{
+	const unsigned long index = linear_anon_page_index(vma, addr);
+	unsigned int budget = KSM_SWAPIN_ITEMS;
+	struct anon_vma_chain *avc;
+	struct ksm_rmap_item *item;
+
+	hlist_for_each_entry(item, items, stable.link) {
+		if (!budget--)
+			break;
+		if (item->stable.index != index)
+			continue;
+		list_for_each_entry(avc, &vma->anon_vma_chain, same_vma)
+			if (avc->anon_vma == item->stable.anon_vma)
+				return true;
+	}
+	return false;
+}
+
+/*
+ * May a KSM folio be mapped at this address again? The entry that led here may have been
+ * moved, or forked, and the item that stood for it have left: who comes by such a way
+ * would not be found, and gets a copy.
+ */
+static bool ksm_swapin_shares(struct folio *folio, struct vm_area_struct *vma,
+			      unsigned long addr)
+{
+	struct ksm_stable_node *node = ksm_node_of(folio);
+
+	return node && (vma->vm_flags & VM_MERGEABLE) &&
+	       !(READ_ONCE(ksm_engine.run) & KSM_RUN_UNMERGE) &&
+	       (ksm_items_lead_to(&node->items, vma, addr) ||
+		ksm_items_lead_to(&node->heirs, vma, addr));
+}
+
 /* May the folio be mapped at this address as it is? */
 static bool ksm_swapin_fits(struct folio *folio, struct vm_area_struct *vma,
 			    unsigned long addr)
 {
-	const bool unmerging = READ_ONCE(ksm_engine.run) & KSM_RUN_UNMERGE;
 	struct anon_vma *home;
 
 	if (folio_test_ksm(folio))
-		return ksm_node_of(folio) && !unmerging &&
-		       (vma->vm_flags & VM_MERGEABLE);
+		return ksm_swapin_shares(folio, vma, addr);
 	home = folio_anon_vma(folio);
 	return !home || folio_test_large(folio) ||
 	       (home->root == vma->anon_vma->root &&
@@ -198,8 +244,9 @@ static struct folio *ksm_swapin_alloc(struct vm_area_struct *vma,
  * cache. The first to fault it in may get it with its own anon_vma; it does not fit
  * the next one's. Joining them again would take locks that a fault cannot take, so
  * the next one gets a copy, which ksmd will merge in its time. It is also where a
- * KSM folio is given up while everything is being unmerged, and where the pages were
- * withdrawn while they were swapped out: no unmerging would look for it there.
+ * KSM folio is given up while everything is being unmerged; where the pages were
+ * withdrawn while they were swapped out, since no unmerging would look for it there; and
+ * where no item would lead the reverse map to it.
  *
  * Return: @folio, if it can be used; a new folio, locked, charged and uptodate; NULL
  * when there is no memory; ERR_PTR(-EHWPOISON) if @folio's memory is broken.

@@ -233,15 +233,19 @@ static void ksm_scan_still_merged(u64 *slot)
 	ksm_slot_set_history(slot, &history);
 }
 
-/* A KSM page that is known, and where it belongs, needs no closer look. */
-static bool ksm_scan_is_settled(struct ksm_engine *engine, u64 *slot,
-				struct folio *folio)
+/*
+ * A KSM page that is known, and where it belongs, needs no closer look. Its item must
+ * lead the reverse map to this very mapping.
+ */
+static bool ksm_scan_is_settled(struct ksm_engine *engine, struct vm_area_struct *vma,
+				u64 *slot, unsigned long addr, struct folio *folio)
 {
 	struct ksm_rmap_item *item = slot ? ksm_slot_item(*slot) : NULL;
 	struct ksm_stable_node *node = ksm_node_of(folio);
 
 	if (!item || ksm_item_state(item) != KSM_ITEM_STABLE ||
-	    item->stable.node != node)
+	    item->stable.node != node || item->stable.anon_vma != vma->anon_vma ||
+	    item->stable.index != linear_anon_page_index(vma, addr))
 		return false;
 	if (!READ_ONCE(engine->knobs.merge_across_nodes) &&
 	    node->entry.key.nid != folio_nid(folio))
@@ -268,7 +272,7 @@ static void ksm_scan_page(struct ksm_scan *scan, struct vm_area_struct *vma,
 		ksm_scan_charge(scan, KSM_COST_READ);
 		flush_anon_page(vma, page, addr);
 		flush_dcache_page(page);
-	} else if (!ksm_scan_is_settled(scan->worker->engine, slot, folio)) {
+	} else if (!ksm_scan_is_settled(scan->worker->engine, vma, slot, addr, folio)) {
 		ksm_scan_add(scan, addr, NULL, KSM_CAND_SHARED);
 		ksm_scan_charge(scan, KSM_COST_READ);
 	} else {
@@ -318,6 +322,31 @@ static bool ksm_scan_is_moving(pte_t pte)
 {
 	return !pte_none(pte) && !pte_present(pte) &&
 	       softleaf_is_migration(softleaf_from_pte(pte));
+}
+
+/*
+ * A KSM page that was swapped out, but is in the swap cache still, may come back as it
+ * was: its sharers keep their items, and need no copies then.
+ */
+static bool ksm_scan_is_cached(u64 *slot, pte_t pte)
+{
+	struct ksm_rmap_item *item = ksm_slot_item(*slot);
+	struct folio *folio;
+	softleaf_t leaf;
+	bool cached;
+
+	if (pte_none(pte) || pte_present(pte) || !item ||
+	    ksm_item_state(item) != KSM_ITEM_STABLE)
+		return false;
+	leaf = softleaf_from_pte(pte);
+	if (!softleaf_is_swap(leaf))
+		return false;
+	folio = ksm_node_tryget_folio(item->stable.node);
+	if (!folio)
+		return false;
+	cached = folio_test_swapcache(folio) && folio->swap.val == leaf.val;
+	folio_put(folio);
+	return cached;
 }
 
 /* Is the page merged with the zero page, as is known? */
@@ -402,7 +431,7 @@ static void ksm_scan_pte(struct ksm_scan *scan, struct vm_area_struct *vma,
 			ksm_scan_clean_pte(scan, vma, addr, pte, page_folio(page));
 		ksm_scan_page(scan, vma, slot, addr, page, glance);
 	} else if (slot && *slot && !ksm_scan_is_zeroed(slot, entry) &&
-		   !ksm_scan_is_moving(entry)) {
+		   !ksm_scan_is_moving(entry) && !ksm_scan_is_cached(slot, entry)) {
 		ksm_scan_add(scan, addr, NULL, KSM_CAND_GONE);
 	}
 }

@@ -213,7 +213,7 @@ struct folio *ksm_stable_pick(struct ksm_engine *engine, struct ksm_shard *shard
 		} else {
 			node = ksm_stable_node(entry);
 		}
-		if (!node || node->entry.nr >= READ_ONCE(engine->knobs.max_page_sharing))
+		if (!node || ksm_node_load(node) >= READ_ONCE(engine->knobs.max_page_sharing))
 			return NULL;
 		folio = ksm_node_tryget_folio(node);
 		if (folio) {
@@ -225,25 +225,29 @@ struct folio *ksm_stable_pick(struct ksm_engine *engine, struct ksm_shard *shard
 	return NULL;
 }
 
-/* Take one sharer off a dead node. */
+/* Take one sharer, or one heir, off a dead node. */
 static bool ksm_stable_reap_one(struct ksm_engine *engine,
 				struct ksm_stable_node *node)
 {
 	struct ksm_shard *shard = ksm_shard(engine, node->entry.key.hash);
 	struct anon_vma *anon_vma = NULL;
-	struct ksm_rmap_item *item;
+	struct ksm_rmap_item *item, *heir;
 
 	spin_lock(&shard->lock);
 	item = hlist_entry_safe(node->items.first, struct ksm_rmap_item,
 				stable.link);
+	heir = hlist_entry_safe(node->heirs.first, struct ksm_rmap_item,
+				stable.link);
 	if (item) {
 		trace_ksm_remove_rmap_item(node->pfn, item, item->owner->slot.mm);
 		anon_vma = ksm_item_detach(engine, item);
+	} else if (heir) {
+		anon_vma = ksm_item_drop_heir(engine, heir);
 	}
 	spin_unlock(&shard->lock);
 	if (anon_vma)
 		put_anon_vma(anon_vma);
-	return item;
+	return item || heir;
 }
 
 /**
@@ -252,7 +256,7 @@ static bool ksm_stable_reap_one(struct ksm_engine *engine,
  * @dead: nodes that were unlinked; no folio points to any of them
  *
  * Their sharers become IDLE: what those addresses map now is found out when they
- * are visited.
+ * are visited. Heirs are freed.
  *
  * Context: may sleep; no shard lock held.
  */

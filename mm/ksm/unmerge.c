@@ -10,6 +10,10 @@
 #include "ksm_internal.h"
 #include "ksm.h"
 
+/* Orphans that are looked at in a pass: so many, or all of them in so many passes. */
+#define KSM_SWEEP_NODES		1024UL
+#define KSM_SWEEP_PASSES	16
+
 /*
  * Does an error end the unmerging? One that says that some page cannot be copied does
  * not: all others are unmerged all the same.
@@ -232,33 +236,57 @@ int ksm_unmerge_empty_stable(struct ksm_engine *engine)
 	return err;
 }
 
+/* The orphan that was not looked at for longest, off the list. */
+static struct ksm_stable_node *ksm_unmerge_next_orphan(struct ksm_engine *engine)
+{
+	struct ksm_stable_node *node;
+
+	spin_lock(&engine->orphan_lock);
+	node = list_first_entry_or_null(&engine->orphans, struct ksm_stable_node,
+					orphan);
+	if (node) {
+		list_del_init(&node->orphan);
+		engine->nr_orphans--;
+	}
+	spin_unlock(&engine->orphan_lock);
+	return node;
+}
+
+/* Return: false if the node is gone, or need not be looked after any more. */
+static bool ksm_unmerge_sweep_node(struct ksm_engine *engine,
+				   struct ksm_stable_node *node)
+{
+	struct ksm_shard *shard = ksm_shard(engine, node->entry.key.hash);
+	bool heirs;
+
+	if (!node->entry.nr && !ksm_unmerge_drop_node(engine, shard, node))
+		return false;
+	heirs = ksm_heir_prune(engine, node);
+	return heirs || !node->entry.nr;
+}
+
 /**
- * ksm_unmerge_sweep_orphans() - drop nodes that nobody would come by any more
+ * ksm_unmerge_sweep_orphans() - look after nodes that nobody would come by any more
  * @engine: the engine
+ *
+ * Drops those whose folios are not mapped any more, and of the others the heirs that
+ * are not needed any more. All that there are get their turn within KSM_SWEEP_PASSES
+ * calls: a pass that has nothing else to do is to cost little.
  *
  * Context: may sleep; the engine mutex is held.
  */
 void ksm_unmerge_sweep_orphans(struct ksm_engine *engine)
 {
+	unsigned long nr = READ_ONCE(engine->nr_orphans);
 	struct ksm_stable_node *node;
-	LIST_HEAD(orphans);
 
 	lockdep_assert_held(&engine->mutex);
-	spin_lock(&engine->orphan_lock);
-	list_splice_init(&engine->orphans, &orphans);
-	while (!list_empty(&orphans)) {
-		node = list_first_entry(&orphans, struct ksm_stable_node, orphan);
-		list_del_init(&node->orphan);
-		spin_unlock(&engine->orphan_lock);
-		if (!node->entry.nr &&
-		    ksm_unmerge_drop_node(engine,
-					  ksm_shard(engine, node->entry.key.hash),
-					  node))
+	nr = min(nr, max(nr / KSM_SWEEP_PASSES, KSM_SWEEP_NODES));
+	while (nr-- && (node = ksm_unmerge_next_orphan(engine))) {
+		if (ksm_unmerge_sweep_node(engine, node))
 			ksm_node_orphan(engine, node);
 		cond_resched();
-		spin_lock(&engine->orphan_lock);
 	}
-	spin_unlock(&engine->orphan_lock);
 }
 
 static bool ksm_unmerge_in_range(struct ksm_stable_node *node,

@@ -171,13 +171,15 @@ static void ksm_test_unmerge_demotes_as_a_whole(struct kunit *test)
 
 	kt_fail_unsharing(test, pair.a, pair.at_a, VM_FAULT_OOM);
 	kt_lock(test);
-	ksm_join_demote(engine, item, node);
+	atomic_inc(&item->owner->claims);
+	ksm_join_demote(engine, item, node, node->entry.key.hash);
 	kt_unlock(test);
 	KUNIT_EXPECT_TRUE(test, kt_is_ksm(pair.a, pair.at_a));
 	KUNIT_EXPECT_EQ(test, ksm_item_state(item), KSM_ITEM_STABLE);
 	kt_mend_unsharing(test);
 	kt_lock(test);
-	ksm_join_demote(engine, item, node);
+	atomic_inc(&item->owner->claims);
+	ksm_join_demote(engine, item, node, node->entry.key.hash);
 	kt_unlock(test);
 	KUNIT_EXPECT_FALSE(test, kt_is_ksm(pair.a, pair.at_a));
 	KUNIT_EXPECT_EQ(test, ksm_item_state(item), KSM_ITEM_IDLE);

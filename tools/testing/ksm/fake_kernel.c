@@ -125,3 +125,17 @@ void ksm_uncharge(struct ksm_mm *kmm, size_t bytes)
 	atomic_long_add(-(long)bytes, &kmm->bytes);
 	ksm_stat_add(kmm->engine, KSM_STAT_BYTES, -(long)bytes);
 }
+
+struct obj_cgroup *ksm_charge_bequeath(struct ksm_mm *kmm, size_t bytes)
+{
+	CHECK(bytes && bytes < (size_t)atomic_long_read(&kmm->bytes));
+	atomic_long_add(-(long)bytes, &kmm->bytes);
+	return NULL;
+}
+
+void ksm_charge_release(struct ksm_engine *engine, struct obj_cgroup *payer,
+			size_t bytes)
+{
+	CHECK(!payer);
+	ksm_stat_add(engine, KSM_STAT_BYTES, -(long)bytes);
+}
