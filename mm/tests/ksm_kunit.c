@@ -456,6 +456,7 @@ static void ksm_test_exit(struct kunit *test)
 #include "ksm_kunit_memory.h"
 #include "ksm_kunit_unmerge.h"
 #include "ksm_kunit_merge.h"
+#include "ksm_kunit_heir.h"
 #include "ksm_kunit_domain.h"
 #include "ksm_kunit_fault.h"
 
@@ -480,6 +481,11 @@ static struct kunit_suite ksm_test_suites[] = {
 		.init = ksm_test_init,
 		.exit = ksm_test_exit,
 		.test_cases = ksm_test_merge_cases,
+	}, {
+		.name = "ksm_heir",
+		.init = ksm_test_init,
+		.exit = ksm_test_exit,
+		.test_cases = ksm_test_heir_cases,
 	}, {
 		.name = "ksm_domain",
 		.init = ksm_test_init,

@@ -708,17 +708,15 @@ static struct folio *kt_new_folio(struct folio *old, unsigned long private)
 	return folio_alloc(GFP_HIGHUSER_MOVABLE, 0);
 }
 
-static void ksm_test_rmap_migrates(struct kunit *test)
+/* Move a page to another frame. Return: 0 if that was done. */
+static int kt_migrate(struct kunit *test, struct mm_struct *mm, unsigned long addr)
 {
-	struct kt_pair pair = kt_merged_pair(test, 2);
-	unsigned long pfn = kt_pfn(pair.a, pair.at_a);
-	struct mm_struct *child = kt_fork(test, pair.a);
 	struct folio *folio;
 	LIST_HEAD(folios);
 	int failed = 1;
 
 	lru_add_drain_all();
-	folio = kt_get_folio(test, pair.a, pair.at_a);
+	folio = kt_get_folio(test, mm, addr);
 	if (folio_isolate_lru(folio))
 		list_add(&folio->lru, &folios);
 	folio_put(folio);
@@ -727,7 +725,16 @@ static void ksm_test_rmap_migrates(struct kunit *test)
 				       MR_SYSCALL, NULL);
 	if (failed)
 		putback_movable_pages(&folios);
-	KUNIT_EXPECT_EQ(test, failed, 0);
+	return failed;
+}
+
+static void ksm_test_rmap_migrates(struct kunit *test)
+{
+	struct kt_pair pair = kt_merged_pair(test, 2);
+	unsigned long pfn = kt_pfn(pair.a, pair.at_a);
+	struct mm_struct *child = kt_fork(test, pair.a);
+
+	KUNIT_EXPECT_EQ(test, kt_migrate(test, pair.a, pair.at_a), 0);
 	KUNIT_EXPECT_NE(test, kt_pfn(pair.a, pair.at_a), pfn);
 	KUNIT_EXPECT_TRUE(test, kt_shared(pair.a, pair.at_a, pair.b, pair.at_b));
 	KUNIT_EXPECT_TRUE(test, kt_shared(pair.a, pair.at_a, child, pair.at_a));

@@ -7,6 +7,7 @@
  * any more. MADV_PAGEOUT leaves shared pages alone, so reclaim is asked for by
  * a memory cgroup of the test's own.
  */
+#include <sys/uio.h>
 #include "ksm_reclaim.h"
 
 #define NR_PAGES	32
@@ -199,6 +200,68 @@ TEST_F_TIMEOUT(swap, pageout_of_a_single_sharer, KSM_TIMEOUT)
 		ksm_madvise(self->addr, 1, MADV_PAGEOUT);
 	EXPECT_EQ(1, ksm_count_swapped(self->addr, 1));
 	EXPECT_TRUE(ksm_holds(self->addr, 1));
+}
+
+/*
+ * A pipe that refers to a page. Reclaim may unmap the page then, but not free it: it stays
+ * in the swap cache, and a merged one is merged still.
+ */
+static bool hold(int pipe_fds[2], char *page)
+{
+	struct iovec iov = { .iov_base = page, .iov_len = psize() };
+
+	return !pipe2(pipe_fds, O_CLOEXEC) &&
+	       vmsplice(pipe_fds[1], &iov, 1, 0) == (ssize_t)psize();
+}
+
+/* Does the reverse map find these pages? Reclaim does not get at them otherwise. */
+static bool reclaimable(char *addr, size_t nr_pages)
+{
+	for (int i = 0; i < 500 && ksm_count_swapped(addr, nr_pages) < nr_pages; i++) {
+		ksm_reclaim_some();
+		usleep(10000);
+	}
+	return ksm_count_swapped(addr, nr_pages) == nr_pages;
+}
+
+/* ksmd comes by while a merged page is in the swap cache: it may go on being merged. */
+TEST_F_TIMEOUT(swap, back_from_the_swap_cache, KSM_TIMEOUT)
+{
+	long copies = ksm_vmstat("ksm_swpin_copy");
+	int pipe_fds[2];
+
+	ASSERT_TRUE(hold(pipe_fds, self->addr));
+	ASSERT_TRUE(ksm_swap_out(self->addr, NR_PAGES));
+	ASSERT_EQ(0, ksm_scan(2));
+	EXPECT_EQ(NR_PAGES, ksm_count_swapped(self->addr, NR_PAGES));
+	EXPECT_TRUE(ksm_pages_hold(self->addr, NR_PAGES, 1, 0));
+	EXPECT_EQ(copies, ksm_vmstat("ksm_swpin_copy"));
+	EXPECT_EQ(NR_PAGES, ksm_count_merged(self->addr, NR_PAGES));
+	EXPECT_EQ(NR_PAGES, ksm_stat_of(0, "ksm_merging_pages"));
+	EXPECT_TRUE(reclaimable(self->addr, NR_PAGES));
+}
+
+/* What stands for a merged page in swap is moved over that of another, and to nowhere. */
+TEST_F_TIMEOUT(swap, moved_while_in_the_swap_cache, KSM_TIMEOUT)
+{
+	char *other = ksm_map_dups(1, 1), *empty = ksm_map(1);
+	int pipe_fds[2];
+
+	ASSERT_NE(MAP_FAILED, other);
+	ASSERT_NE(MAP_FAILED, empty);
+	ASSERT_EQ(0, ksm_scan(2));
+	ASSERT_EQ(1, ksm_count_merged(other, 1));
+	ASSERT_TRUE(hold(pipe_fds, other));
+	ASSERT_TRUE(ksm_swap_out(self->addr, NR_PAGES));
+	ASSERT_TRUE(ksm_swap_out(other, 1));
+	ASSERT_EQ(other, mremap(self->addr, psize(), psize(),
+				MREMAP_MAYMOVE | MREMAP_FIXED, other));
+	ASSERT_EQ(empty, mremap(ksm_page(self->addr, 1), psize(), psize(),
+				MREMAP_MAYMOVE | MREMAP_FIXED, empty));
+	EXPECT_TRUE(ksm_holds(other, 1));
+	EXPECT_TRUE(ksm_holds(empty, 1));
+	EXPECT_TRUE(reclaimable(other, 1));
+	EXPECT_TRUE(reclaimable(empty, 1));
 }
 
 static long charged(void)
