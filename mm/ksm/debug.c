@@ -4,9 +4,11 @@
  *
  * It counts again, the slow way, what the counters claim, and checks each link from
  * both ends. Of the KSM pages that are mapped somewhere, a number that are chosen by
- * chance have to be found by the reverse map. Built in with CONFIG_KSM_DEBUG, it runs after unmerging and now and then
- * at the end of a pass, and tests call it after each step. The first disagreement of
- * a kind is a warning.
+ * chance have to be found by the reverse map.
+ *
+ * It is built in with CONFIG_KSM_DEBUG. It runs after unmerging and now and then at the
+ * end of a pass, and tests call it after each step. The first disagreement of a kind is
+ * a warning.
  */
 #include "ksm_internal.h"
 #include "ksm.h"

@@ -24,14 +24,16 @@ static bool ksm_rmap_walk_item(struct folio *folio, struct ksm_rmap_item *item,
 {
 	const struct mm_struct *mm = which == KSM_RMAP_HEIRS ? NULL : item->owner->slot.mm;
 	const unsigned long index = item->stable.index;
+	const bool wanted = which == KSM_RMAP_OWN;
 	struct anon_vma_chain *avc;
 
 	lockdep_assert_held(&item->stable.anon_vma->root->rwsem);
 	anon_rmap_tree_foreach(avc, item->stable.anon_vma, index, index) {
 		struct vm_area_struct *vma = avc->vma;
+		bool own = vma->vm_mm == mm;
 
 		cond_resched();
-		if ((vma->vm_mm == mm) != (which == KSM_RMAP_OWN) ||
+		if (own != wanted ||
 		    (rwc->invalid_vma && rwc->invalid_vma(vma, rwc->arg)))
 			continue;
 		if (!rwc->rmap_one(folio, vma, vma_anon_address(vma, index, 1), rwc->arg) ||
