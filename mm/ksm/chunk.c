@@ -66,6 +66,7 @@ static struct ksm_chunk *ksm_chunk_create(struct ksm_mm *kmm, unsigned long addr
 		return NULL;
 	}
 	chunk->base = addr & PMD_MASK;
+	chunk->used = U8_MAX;	/* it has just been filled */
 	atomic_long_inc(&kmm->nr_chunks);
 	ksm_stat_add(kmm->engine, KSM_STAT_CHUNKS, 1);
 	if (ksm_slots_move(kmm, chunk, &kmm->few, chunk->base, chunk->base + PMD_SIZE)) {

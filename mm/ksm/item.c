@@ -8,7 +8,7 @@
  *
  *	slot	0			nothing known
  *		... .... 1		sighting:
- *			63..16 hash, 13 zeroed, 12..11 calm, 10..9 cows,
+ *			63..16 hash, 14 doubted, 13 zeroed, 12..11 calm, 10..9 cows,
  *			8..5 skips, 4..1 age
  *		pointer			rmap item
  *
@@ -96,7 +96,7 @@ void ksm_slot_set_history(u64 *slot, const struct ksm_history *history)
 	struct ksm_rmap_item *item = ksm_slot_item(*slot);
 
 	if (!item) {
-		*slot = (*slot & KSM_SIGHTING_ZEROED) |
+		*slot = (*slot & (KSM_SIGHTING_ZEROED | KSM_SIGHTING_DOUBTED)) |
 			ksm_sighting(*slot, history);
 		return;
 	}
@@ -133,6 +133,23 @@ bool ksm_slot_matches(u64 slot, u64 hash)
 u64 ksm_slot_hash(u64 slot)
 {
 	return slot & KSM_HASH_MASK;
+}
+
+/**
+ * ksm_slot_distrust() - have a page read when it is next looked at
+ * @slot: its slot, of the caller's own mm; may be empty
+ * @pfn: number of the frame that is mapped at its address
+ *
+ * Holds until the page is read, however often it is passed over before.
+ */
+void ksm_slot_distrust(u64 *slot, unsigned long pfn)
+{
+	struct ksm_rmap_item *item = ksm_slot_item(*slot);
+
+	if (ksm_slot_is_sighting(*slot))
+		*slot |= KSM_SIGHTING_DOUBTED;
+	else if (item && ksm_item_state(item) == KSM_ITEM_UNSTABLE)
+		item->unstable.key.frame = ~pfn;
 }
 
 /*
@@ -265,16 +282,6 @@ static bool ksm_item_change(struct ksm_rmap_item *item, enum ksm_item_state from
 	item->tagged &= ~KSM_ITEM_STATE;
 	item->tagged |= FIELD_PREP(KSM_ITEM_STATE, to);
 	return true;
-}
-
-/**
- * ksm_item_distrust() - have a page read when it is next looked at
- * @item: an UNSTABLE item of the caller's own mm
- * @pfn: number of the frame that is mapped at its address
- */
-void ksm_item_distrust(struct ksm_rmap_item *item, unsigned long pfn)
-{
-	item->unstable.key.frame = ~pfn;
 }
 
 /**

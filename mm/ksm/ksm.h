@@ -269,9 +269,9 @@ struct ksm_epoch {
  * @words: length of @slots, while they are a list
  * @hint: where in it the next search begins
  * @heat: how well merging goes here
- * @written: the huge page that is mapped here had been written when this pass came
- *	     to its start
- * @cleaned: its dirty bit was cleared then; nothing else will tell of that write
+ * @used: a bit for each block, or several, that secondary MMUs have used, since @era began
+ * @used_before: the same, in the era before that in which they were last asked
+ * @era: low bits of its number; see young.c
  * @full: @slots are an array, with a place for each page under a page table
  * @slots: see slots.c for how they are kept, and item.c for what is in one
  */
@@ -281,8 +281,9 @@ struct ksm_chunk {
 	u16 words;
 	u16 hint;
 	struct ksm_heat heat;
-	bool written:1;
-	bool cleaned:1;
+	u8 used;
+	u8 used_before;
+	u8 era;
 	bool full:1;
 	u64 *slots;
 };
@@ -358,6 +359,18 @@ struct ksm_rmap_item {
 };
 
 static_assert(sizeof(struct ksm_rmap_item) <= 56);
+
+/**
+ * struct ksm_young - young bits that were taken from secondary MMUs
+ * @chunk: remembers which blocks are in use; NULL if there is none for this page table
+ * @pages: the bits, of the pages of a block
+ * @end: end of that block, or of what of it is looked at
+ */
+struct ksm_young {
+	struct ksm_chunk *chunk;
+	u64 pages;
+	unsigned long end;
+};
 
 struct ksm_registry {
 	spinlock_t lock;		/* of all below */
@@ -637,6 +650,7 @@ static inline u64 *ksm_chunk_slot(struct ksm_chunk *chunk, unsigned long addr)
  */
 #define KSM_SIGHTING		BIT_ULL(0)
 #define KSM_SIGHTING_ZEROED	BIT_ULL(13)
+#define KSM_SIGHTING_DOUBTED	BIT_ULL(14)
 #define KSM_ITEM_STATE		GENMASK(1, 0)
 
 /**
@@ -696,15 +710,19 @@ static inline enum ksm_item_state ksm_item_state(const struct ksm_rmap_item *ite
 }
 
 /**
- * ksm_item_trusts() - was it this frame that was read when the item was parked?
- * @item: an UNSTABLE item
+ * ksm_slot_trusts() - does what was read of a page hold as long as its PTE is clean?
+ * @slot: content of its slot: a sighting, or an UNSTABLE item
  * @pfn: number of the frame that is mapped at its address now
  *
- * Return: true, and once in 65536 times although it was another.
+ * Return: false if it is known to have been written since, or if it was another frame
+ * that was read when the item was parked; that is overlooked once in 65536 times.
  */
-static inline bool ksm_item_trusts(const struct ksm_rmap_item *item, unsigned long pfn)
+static inline bool ksm_slot_trusts(u64 slot, unsigned long pfn)
 {
-	return item->unstable.key.frame == (u16)pfn;
+	const struct ksm_rmap_item *item = ksm_slot_item(slot);
+
+	return item ? item->unstable.key.frame == (u16)pfn :
+		      !(slot & KSM_SIGHTING_DOUBTED);
 }
 
 /**
@@ -851,6 +869,13 @@ void ksm_chunk_retire_waiting(struct ksm_mm *kmm);
 void ksm_chunk_untree(struct ksm_engine *engine, struct ksm_rmap_item *item);
 void ksm_chunk_tidy(struct ksm_mm *kmm, unsigned long addr);
 
+/* young.c: what secondary MMUs have used */
+unsigned int ksm_young_take(struct ksm_young *young, struct mm_struct *mm, pte_t *pte,
+			    unsigned long addr, unsigned long end);
+pte_t ksm_young_give(const struct ksm_young *young, struct vm_area_struct *vma,
+		     unsigned long addr, pte_t *pte);
+bool ksm_young_pass_on_huge(struct vm_area_struct *vma, unsigned long addr, pmd_t *pmd);
+
 /* vma.c: VMAs that are being scanned or merged */
 struct vm_area_struct *ksm_vma_lock_next(struct mm_struct *mm, unsigned long addr);
 void ksm_vma_unlock(struct vm_area_struct *vma);
@@ -981,7 +1006,7 @@ void ksm_slot_zeroed(struct ksm_mm *kmm, struct ksm_chunk *chunk, u64 *slot,
 struct ksm_rmap_item *ksm_slot_to_item(struct ksm_mm *kmm, struct ksm_chunk *chunk,
 				       u64 *slot, unsigned long addr);
 void ksm_slot_clear(struct ksm_mm *kmm, struct ksm_chunk *chunk, u64 *slot);
-void ksm_item_distrust(struct ksm_rmap_item *item, unsigned long pfn);
+void ksm_slot_distrust(u64 *slot, unsigned long pfn);
 void ksm_item_park(struct ksm_engine *engine, struct ksm_rmap_item *item,
 		   const struct ksm_key *key);
 void ksm_item_unpark(struct ksm_engine *engine, struct ksm_rmap_item *item);

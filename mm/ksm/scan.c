@@ -27,13 +27,13 @@
  *
  * Some writes do not show in the PTE. A guest writes through its own page tables, so
  * that where there are secondary MMUs a block of pages is trusted only if their young
- * bits say that nobody was there. A device, or the kernel on behalf of another process,
- * writes through a reference to the page: get_user_pages() has made the PTE dirty before,
- * and as long as anybody holds the page the bit is not cleared. Other pages may have been
- * moved to the address, or have come back from swap: the frame number tells. What is left
- * is found when the page is read regardless, once in KSM_REREAD_PASSES. A mistake means
- * that a merge comes late, not that it is wrong: contents are compared before anything is
- * shared.
+ * bits say that nobody was there; see young.c. A device, or the kernel on behalf of
+ * another process, writes through a reference to the page: get_user_pages() has made the
+ * PTE dirty before, and as long as anybody holds the page the bit is not cleared. Other
+ * pages may have been moved to the address, or have come back from swap: the frame
+ * number tells. What is left is found when the page is read regardless, once in
+ * KSM_REREAD_PASSES. A mistake means that a merge comes late, not that it is wrong:
+ * contents are compared before anything is shared.
  *
  * What a walk costs
  * -----------------
@@ -79,6 +79,7 @@
  */
 #define KSM_COST_GLANCE		1
 #define KSM_COST_PEEK		8
+#define KSM_COST_ASK		8	/* a secondary MMU */
 #define KSM_COST_TABLE		32
 #define KSM_COST_KNOWN		32
 #define KSM_COST_READ		64
@@ -100,8 +101,7 @@
  *	   recorded again
  * @pinned: pages of this mm have been pinned at some time
  * @shadowed: secondary MMUs map pages of this mm
- * @touched: one of them may have been used to write to this block of pages
- * @block_end: end of that block
+ * @young: which of these pages may have been used, and written, through one of them
  * @flush_start: first page whose dirty bit was cleared
  * @flush_end: end of the last one; 0 if there is none
  */
@@ -120,8 +120,7 @@ struct ksm_scan {
 	bool renew;
 	bool pinned;
 	bool shadowed;
-	bool touched;
-	unsigned long block_end;
+	struct ksm_young young;
 	unsigned long flush_start;
 	unsigned long flush_end;
 };
@@ -145,25 +144,19 @@ static void ksm_scan_charge(struct ksm_scan *scan, unsigned int cost)
 	scan->credit -= min_t(u64, scan->credit, cost);
 }
 
-/*
- * Young bits of secondary MMUs are cleared for a block of pages at a time, which
- * then has to be dealt with to its end: they cannot be asked again.
- */
+/* A block whose young bits were taken has to be dealt with to its end. */
 static bool ksm_scan_is_full(struct ksm_scan *scan, unsigned long addr)
 {
-	return addr >= scan->block_end &&
+	return addr >= scan->young.end &&
 	       (!scan->credit || scan->worker->nr >= KSM_BATCH_PAGES);
 }
 
-static void ksm_scan_enter_block(struct ksm_scan *scan, struct mm_struct *mm,
+static void ksm_scan_enter_block(struct ksm_scan *scan, struct mm_struct *mm, pte_t *pte,
 				 unsigned long addr, unsigned long end)
 {
-	const unsigned long block = KSM_BLOCK_PAGES * PAGE_SIZE;
-
-	if (!scan->shadowed || addr < scan->block_end)
-		return;
-	scan->block_end = min(end, round_down(addr, block) + block);
-	scan->touched = mmu_notifier_clear_young(mm, addr, scan->block_end);
+	if (scan->shadowed && addr >= scan->young.end)
+		ksm_scan_charge(scan, KSM_COST_ASK *
+				ksm_young_take(&scan->young, mm, pte, addr, end));
 }
 
 static u64 *ksm_scan_slot(struct ksm_scan *scan, unsigned long addr)
@@ -205,15 +198,14 @@ static enum ksm_glance ksm_scan_glance(struct ksm_scan *scan, u64 *slot,
 
 	if (item ? ksm_item_state(item) != KSM_ITEM_UNSTABLE : ksm_slot_is_zeroed(*slot))
 		return KSM_GLANCE_LOOK;
-	if (item && scan->touched)
-		ksm_item_distrust(item, pfn);
+	if (scan->young.pages)
+		ksm_slot_distrust(slot, pfn);
 	if (scan->smart && !scan->wary && ksm_scan_skip(slot)) {
 		scan->skipped++;
 		ksm_scan_charge(scan, KSM_COST_GLANCE);
 		return KSM_GLANCE_DONE;
 	}
-	if (dirty || scan->wary || scan->touched ||
-	    (item && !ksm_item_trusts(item, pfn)) ||
+	if (dirty || scan->wary || !ksm_slot_trusts(*slot, pfn) ||
 	    (scan->pinned && ksm_scan_is_held(pfn_folio(pfn))))
 		return KSM_GLANCE_LOOK;
 	if (!item)
@@ -262,8 +254,6 @@ static void ksm_scan_page(struct ksm_scan *scan, struct vm_area_struct *vma,
 	struct folio *folio = page_folio(page);
 
 	scan->scanned++;
-	if (scan->touched)
-		folio_set_referenced(folio);	/* the young bit that was cleared */
 	if (!folio_test_ksm(folio) && glance == KSM_GLANCE_KNOWN) {
 		ksm_scan_add(scan, addr, page, KSM_CAND_KNOWN);
 		ksm_scan_charge(scan, KSM_COST_KNOWN);
@@ -411,7 +401,8 @@ static void ksm_scan_pte(struct ksm_scan *scan, struct vm_area_struct *vma,
 {
 	u64 *slot = ksm_scan_slot(scan, addr);
 	enum ksm_glance glance = KSM_GLANCE_LOOK;
-	pte_t entry = ptep_get(pte);
+	pte_t entry = scan->young.pages ? ksm_young_give(&scan->young, vma, addr, pte) :
+					  ptep_get(pte);
 	struct page *page = NULL;
 
 	if (pte_present(entry)) {
@@ -427,8 +418,12 @@ static void ksm_scan_pte(struct ksm_scan *scan, struct vm_area_struct *vma,
 			ksm_scan_for_zero(scan, vma, addr, page);
 	} else if (ksm_scan_is_candidate(page)) {
 		if (pte_dirty(entry) &&
-		    ksm_scan_may_clean(scan, vma, slot, page_folio(page)))
+		    ksm_scan_may_clean(scan, vma, slot, page_folio(page))) {
+			/* The candidate may yet be dropped. */
+			if (slot)
+				ksm_slot_distrust(slot, pte_pfn(entry));
 			ksm_scan_clean_pte(scan, vma, addr, pte, page_folio(page));
+		}
 		ksm_scan_page(scan, vma, slot, addr, page, glance);
 	} else if (slot && *slot && !ksm_scan_is_zeroed(slot, entry) &&
 		   !ksm_scan_is_moving(entry) && !ksm_scan_is_cached(slot, entry)) {
@@ -490,7 +485,7 @@ static void ksm_scan_table(struct ksm_scan *scan, struct vm_area_struct *vma,
 	scan->flush_end = 0;
 	for (pte = start_pte; addr != end && !ksm_scan_is_full(scan, addr);
 	     pte++, addr += PAGE_SIZE) {
-		ksm_scan_enter_block(scan, vma->vm_mm, addr, end);
+		ksm_scan_enter_block(scan, vma->vm_mm, pte, addr, end);
 		if (scan->zero_only)
 			ksm_scan_prefetch_page(vma, pte, addr, end);
 		else
@@ -522,23 +517,31 @@ static bool ksm_scan_may_clean_huge(struct ksm_scan *scan, struct vm_area_struct
 	return !chunk->nr && ksm_registry_may_try(scan->worker->kmm);
 }
 
+/* Whatever is known of the pages was true before somebody wrote to one of them. */
+static void ksm_scan_distrust_huge(struct ksm_chunk *chunk, unsigned long pfn)
+{
+	unsigned int i;
+
+	for (i = 0; chunk && chunk->full && i < PTRS_PER_PTE; i++)
+		ksm_slot_distrust(&chunk->slots[i], pfn + i);
+}
+
 /*
- * A huge page has one dirty bit for all its pages. It is cleared when the first of
- * them is come to, and chunk->written keeps what it was: the others may have to wait
- * until the next batch, and are to be read whatever it says by then.
+ * A huge page has one dirty bit for all its pages, and one young bit in secondary MMUs.
+ * They are cleared when the first page is come to. The others may have to wait, and the
+ * huge page be split meanwhile; so each has it in its slot that it is to be read.
  */
 static void ksm_scan_start_huge(struct ksm_scan *scan, struct vm_area_struct *vma,
 				pmd_t *pmd, unsigned long addr, struct folio *folio)
 {
-	pmd_t entry = pmdp_get(pmd);
-	bool clean = pmd_dirty(entry) && ksm_scan_may_clean_huge(scan, vma, addr, folio);
+	const unsigned long pfn = folio_pfn(folio);
+	pmd_t entry;
 
-	if (scan->chunk && scan->chunk->full) {
-		scan->chunk->written = pmd_dirty(entry);
-		scan->chunk->cleaned = clean;
-	}
-	if (!clean)
+	if (scan->shadowed && ksm_young_pass_on_huge(vma, addr, pmd))
+		ksm_scan_distrust_huge(scan->chunk, pfn);
+	if (!pmd_dirty(pmdp_get(pmd)) || !ksm_scan_may_clean_huge(scan, vma, addr, folio))
 		return;
+	ksm_scan_distrust_huge(scan->chunk, pfn);
 	/* This flushes while the entry is invalid; see ksm_scan_clean_pte(). */
 	entry = pmdp_invalidate(vma, addr, pmd);
 	smp_mb();	/* either fast GUP sees the entry changed, or we its reference */
@@ -569,16 +572,13 @@ static void ksm_scan_huge_pages(struct ksm_scan *scan, struct vm_area_struct *vm
 	/* Few pages of it are known, and those from before it was huge: read all. */
 	if (scan->chunk && !scan->chunk->full)
 		scan->wary = true;
-	dirty = !scan->chunk || scan->chunk->written || pmd_dirty(pmdp_get(pmd));
-	/* A page that smart scan passed over now would not be read the next time. */
-	scan->wary |= scan->chunk && scan->chunk->cleaned;
+	dirty = pmd_dirty(pmdp_get(pmd));
 	page += (addr & ~PMD_MASK) >> PAGE_SHIFT;
 	for (; addr != end && !ksm_scan_is_full(scan, addr);
 	     addr += PAGE_SIZE, page++) {
 		u64 *slot = ksm_scan_slot(scan, addr);
 		enum ksm_glance glance = KSM_GLANCE_LOOK;
 
-		ksm_scan_enter_block(scan, vma->vm_mm, addr, end);
 		if (slot && *slot)
 			glance = ksm_scan_glance(scan, slot, page_to_pfn(page), dirty);
 		if (glance != KSM_GLANCE_DONE)
@@ -627,8 +627,9 @@ static void ksm_scan_enter_table(struct ksm_scan *scan, struct mm_struct *mm,
 		     ksm_policy_is_turn(&engine->epoch, index, scan->shadowed ?
 					KSM_REREAD_PASSES_BLIND : KSM_REREAD_PASSES);
 	scan->renew = ksm_policy_is_turn(&engine->epoch, index, KSM_RENEW_PASSES);
-	scan->touched = false;
-	scan->block_end = 0;
+	scan->young = (struct ksm_young) {
+		.chunk = scan->chunk == &scan->worker->kmm->few ? NULL : scan->chunk,
+	};
 }
 
 /* Has the walk jumped over slots? Then it stops, for them to be forgotten. */

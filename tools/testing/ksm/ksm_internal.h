@@ -196,6 +196,7 @@ extern const void *ksm_fake_woken;		/* last argument of wake_up_var() */
 
 typedef struct { u64 pte; } pte_t;
 typedef unsigned int vm_fault_t;
+typedef struct { u64 pmd; } pmd_t;
 
 u64 xxh64(const void *input, size_t length, u64 seed);	/* not called */
 

@@ -299,12 +299,45 @@ static void test_claims(void)
 	world_exit(w);
 }
 
+/* Whoever doubts a page is heeded until it is read, whatever else is remembered of it. */
+static void test_doubts(void)
+{
+	struct world *w = world_init(2);
+	u64 *slot = world_slot_ptr(w, 0);
+	struct ksm_key key = *world_key(w);
+
+	ksm_slot_distrust(slot, 5);
+	CHECK_EQ(*slot, 0);
+	world_sight(w, 0, rnd(), world_history());
+	CHECK(ksm_slot_trusts(*slot, 5));
+	ksm_slot_distrust(slot, 5);
+	CHECK(!ksm_slot_trusts(*slot, 5));
+	world_set_history(w, 0, world_history());
+	CHECK(!ksm_slot_trusts(*slot, 5));
+	CHECK(!ksm_slot_is_zeroed(*slot));
+	world_check(w);
+	world_sight(w, 0, rnd(), world_history());
+	CHECK(ksm_slot_trusts(*slot, 5));
+
+	world_to_item(w, 0);
+	key.frame = 5;
+	world_park(w, 0, &key);
+	CHECK(ksm_slot_trusts(*slot, 0x10005));
+	CHECK(!ksm_slot_trusts(*slot, 6));
+	ksm_slot_distrust(slot, 0x10005);
+	CHECK(!ksm_slot_trusts(*slot, 0x10005));
+	world_set_history(w, 0, world_history());
+	CHECK(!ksm_slot_trusts(*slot, 0x10005));
+	world_exit(w);
+}
+
 const struct ksm_test ksm_item_tests[] = {
 	ONCE("item: histories are packed without loss", test_packing),
 	SEEDED("item: random operations on slots", test_slots),
 	ONCE("item: without memory nothing changes", test_no_memory),
 	SEEDED("item: sharers come and go", test_sharers),
 	SEEDED("item: claims are given back", test_claims),
+	SEEDED("item: a page that is doubted is read", test_doubts),
 	ONCE("item: changes from a wrong state are refused", test_wrong_state),
 	ONCE("item: locks are asserted", test_locks),
 	END

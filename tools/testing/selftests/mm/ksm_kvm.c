@@ -10,7 +10,7 @@
 #include <linux/kvm.h>
 #include <pthread.h>
 #include <sys/ioctl.h>
-#include "ksm_util.h"
+#include "ksm_reclaim.h"
 
 #ifdef __x86_64__
 /* Guest physical addresses; in real mode a segment is a sixteenth of one. */
@@ -24,6 +24,11 @@
 /* What a guest's write has not told is found when its page is read regardless. */
 #define RARELY		40
 #define NR_ROUNDS	40
+
+/* Of a larger guest: there, in memory that is reached by segment ds, which has no limit. */
+#define FAR		0x1000000UL
+#define NR_FAR_HOT	2048
+#define NR_FAR		(3 * NR_FAR_HOT)
 
 /* For cx pages from segment ax on: the word at es:di becomes edx, or edx more. */
 static const unsigned char store_code[] = {
@@ -42,12 +47,22 @@ static const unsigned char add_code[] = {
 	0xf4,
 };
 
+/* For ecx pages from edi on: the word at ds:edi becomes edx more. */
+static const unsigned char far_add_code[] = {
+	0x67, 0x66, 0x01, 0x17,		/* 1: add %edx, (%edi) */
+	0x66, 0x81, 0xc7, 0x00, 0x10, 0x00, 0x00,	/* add $0x1000, %edi */
+	0x67, 0xe2, 0xf2,		/* loop 1b, by ecx */
+	0xf4,
+};
+
 #define STORE	CODE
 #define ADD	(CODE + 0x100)
+#define FAR_ADD	(CODE + 0x200)
 
 FIXTURE(kvm)
 {
 	int kvm, vm, vcpu;
+	struct ksm_reclaim reclaim;
 	struct kvm_run *run;
 	char *code;
 	char *memory;
@@ -75,6 +90,22 @@ static bool guest_write(FIXTURE_DATA(kvm) * self, unsigned long code, int first,
 		.rax = (MEMORY + first * psize()) / PARAGRAPH,
 		.rcx = nr,
 		.rdx = value,
+	};
+
+	if (ioctl(self->vcpu, KVM_SET_REGS, &regs) || ioctl(self->vcpu, KVM_RUN, NULL))
+		return false;
+	return self->run->exit_reason == KVM_EXIT_HLT;
+}
+
+/* The same, 1 being added, in memory at FAR. */
+static bool guest_write_far(FIXTURE_DATA(kvm) * self, int first, int nr)
+{
+	struct kvm_regs regs = {
+		.rip = FAR_ADD,
+		.rflags = 2,
+		.rdi = FAR + first * psize(),
+		.rcx = nr,
+		.rdx = 1,
 	};
 
 	if (ioctl(self->vcpu, KVM_SET_REGS, &regs) || ioctl(self->vcpu, KVM_RUN, NULL))
@@ -122,6 +153,7 @@ static const char *make_guest(FIXTURE_DATA(kvm) * self)
 		return "no memory";
 	memcpy(self->code, store_code, sizeof(store_code));
 	memcpy(self->code + ADD - CODE, add_code, sizeof(add_code));
+	memcpy(self->code + FAR_ADD - CODE, far_add_code, sizeof(far_add_code));
 	if (set_memory(self->vm, 0, CODE, self->code, 1) ||
 	    set_memory(self->vm, 1, MEMORY, self->memory, NR_PAGES))
 		return "no memory slots";
@@ -135,6 +167,9 @@ static const char *make_guest(FIXTURE_DATA(kvm) * self)
 		return "no registers";
 	sregs.cs.base = 0;
 	sregs.cs.selector = 0;
+	sregs.ds.base = 0;
+	sregs.ds.limit = UINT32_MAX;
+	sregs.ds.g = 1;
 	return ioctl(self->vcpu, KVM_SET_SREGS, &sregs) ? "no registers" : NULL;
 }
 
@@ -154,6 +189,7 @@ FIXTURE_SETUP(kvm)
 
 FIXTURE_TEARDOWN_PARENT(kvm)
 {
+	ksm_reclaim_end(&self->reclaim);
 	ksm_restore();
 }
 
@@ -295,6 +331,124 @@ TEST_F_TIMEOUT(kvm, slot_is_removed_while_scanned, KSM_TIMEOUT)
 	}
 	ASSERT_EQ(0, ksm_write("run", "0"));
 	EXPECT_TRUE(all_hold(self, NR_ROUNDS));
+}
+
+/* -- What the guest uses, it keeps -- */
+
+#define NR_HOT		16
+#define NR_SLACK	4
+#define NR_TRIES	8
+
+/* Of the guest's memory, in pages: what looks used to the host. */
+static long nr_referenced(FIXTURE_DATA(kvm) * self)
+{
+	char value[64];
+
+	if (!ksm_smaps(self->memory, "Referenced:", value, sizeof(value)))
+		return -1;
+	return strtol(value, NULL, 10) * 1024 / psize();
+}
+
+/*
+ * ksmd takes the bits that tell which pages the guest uses, and gives them back: for
+ * those pages and not for the others of their block, whether it looks at them or not. Now
+ * and then a page or two are used by somebody else.
+ */
+static void referenced_as_used(struct __test_metadata *_metadata, FIXTURE_DATA(kvm) * self,
+			       const char *smart_scan, int passes)
+{
+	bool exact = false;
+
+	for (int i = 0; i < NR_PAGES; i++)
+		ASSERT_TRUE(guest_write(self, STORE, i, 1, 1000 + i));
+	ASSERT_EQ(0, ksm_write("smart_scan", smart_scan));
+	ASSERT_EQ(0, ksm_scan(passes));
+	for (int i = 0; i < NR_TRIES && !exact; i++) {
+		ASSERT_TRUE(guest_write(self, ADD, 8, NR_HOT, 1));
+		ASSERT_EQ(0, ksm_scan(1));
+		ASSERT_EQ(0, ksm_spew("/proc/self/clear_refs", "1"));
+		ASSERT_TRUE(guest_write(self, ADD, 8, NR_HOT, 1));
+		ASSERT_EQ(0, ksm_scan(1));
+		TH_LOG("%ld of %d pages", nr_referenced(self), NR_HOT);
+		ASSERT_GE(nr_referenced(self), NR_HOT);
+		exact = nr_referenced(self) <= NR_HOT + NR_SLACK;
+	}
+	EXPECT_TRUE(exact);
+}
+
+TEST_F_TIMEOUT(kvm, used_pages_are_referenced, KSM_TIMEOUT)
+{
+	referenced_as_used(_metadata, self, "0", SOON);
+}
+
+TEST_F_TIMEOUT(kvm, used_pages_that_are_skipped_are_referenced, KSM_TIMEOUT)
+{
+	referenced_as_used(_metadata, self, "1", 3 * KSM_SKIPS_MAX);
+}
+
+/* -- What is reclaimed from it -- */
+
+#define NR_RECLAIMS	24
+#define RECLAIM_PAGES	(NR_FAR_HOT / 16)
+
+static long nr_refaults(void)
+{
+	const char *field = "workingset_refault_anon ";
+	char stat[8192], *at;
+
+	if (ksm_slurp(KSM_CGROUP "/memory.stat", stat, sizeof(stat)) <= 0)
+		return -1;
+	at = strstr(stat, field);
+	return at ? strtol(at + strlen(field), NULL, 10) : -1;
+}
+
+/*
+ * The guest uses some of its memory again and again, and the host is short of memory.
+ * Return: how many pages it took from the guest too early; negative after a failure.
+ */
+static long reclaim_from_guest(FIXTURE_DATA(kvm) * self, bool ksm)
+{
+	char *memory = ksm_map(NR_FAR), how[64];
+	long before = nr_refaults();
+
+	snprintf(how, sizeof(how), "%ld swappiness=200", RECLAIM_PAGES * psize());
+	if (memory == MAP_FAILED || set_memory(self->vm, 2, FAR, memory, NR_FAR))
+		return -1;
+	for (int i = 0; i < NR_FAR; i++)
+		ksm_fill(ksm_page(memory, i), 1000 + i);
+	if (ksm_madvise(memory, NR_FAR, MADV_MERGEABLE) ||
+	    !guest_write_far(self, 0, NR_FAR))
+		return -2;
+	for (int i = 0; i < NR_RECLAIMS; i++) {
+		if (!guest_write_far(self, 0, NR_FAR_HOT))
+			return -3;
+		if (ksm && ksm_scan(1))
+			return -4;
+		ksm_spew(KSM_CGROUP "/memory.reclaim", how);
+	}
+	if (!guest_write_far(self, 0, NR_FAR_HOT) ||
+	    set_memory(self->vm, 2, FAR, memory, 0) || munmap(memory, NR_FAR * psize()))
+		return -5;
+	return nr_refaults() - before;
+}
+
+/*
+ * Pages that a guest uses stay with it, with ksmd looking at them as without. Before
+ * reclaim has come round to all pages once it cannot tell, and takes some of each.
+ */
+TEST_F_TIMEOUT(kvm, used_pages_are_not_reclaimed, KSM_TIMEOUT)
+{
+	const char *why_not = ksm_reclaim_begin(&self->reclaim);
+	long without, with;
+
+	if (why_not)
+		SKIP(return, "%s", why_not);
+	without = reclaim_from_guest(self, false);
+	with = reclaim_from_guest(self, true);
+	TH_LOG("%ld refaults without ksmd, %ld with it", without, with);
+	ASSERT_LE(0, without);
+	ASSERT_LE(0, with);
+	EXPECT_LE(with, without + NR_FAR_HOT / 2);
 }
 
 /* -- Who else takes the pages away from the guest -- */

@@ -267,6 +267,44 @@ TEST_F_TIMEOUT(seen, write_to_huge_page, KSM_TIMEOUT)
 	EXPECT_TRUE(ksm_pages_hold(ksm_page(addr, 78), huge / psize() - 78, 1078, 1));
 }
 
+/*
+ * What tells of two writes is one bit. The first of them has the page split, and what is
+ * known of the second must not be lost with that, wherever the scan pauses and in
+ * whatever pass it takes the bit.
+ */
+#define NR_SPLITS	10
+
+TEST_F_TIMEOUT(seen, write_to_huge_page_that_is_split, KSM_TIMEOUT)
+{
+	size_t huge = read_pmd_pagesize();
+	char *shared = ksm_map_dups(2, 1), *addr, *twin;
+
+	if (!huge)
+		SKIP(return, "kernel without huge pages");
+	ASSERT_NE(MAP_FAILED, shared);
+	ASSERT_EQ(0, ksm_write("pages_to_scan", "100"));
+	for (int i = 1; i <= NR_SPLITS; i++) {
+		addr = map_huge(huge, 1000);
+		if (!addr)
+			SKIP(return, "no huge page to be had");
+		twin = map_unique(1, 100 + i);
+		ASSERT_NE(MAP_FAILED, twin);
+		ASSERT_EQ(0, ksm_scan(variant->settled + i));
+		ASSERT_TRUE(check_huge_anon(addr, huge, 1, huge));
+		/* So that the next pass may be one in which a bit that is set is taken. */
+		usleep(300000);
+		ksm_fill(ksm_page(addr, 10), 1);
+		ksm_fill(ksm_page(addr, 300), 100 + i);
+		ASSERT_EQ(0, ksm_scan(variant->soon));
+		EXPECT_TRUE(is_pair(ksm_page(addr, 10), shared));
+		EXPECT_TRUE(is_pair(ksm_page(addr, 300), twin)) {
+			TH_LOG("try %d", i);
+		}
+		EXPECT_TRUE(ksm_holds(ksm_page(addr, 300), 100 + i));
+		munmap(addr, huge);
+	}
+}
+
 /* -- Slowed down: those who write -- */
 
 /*
