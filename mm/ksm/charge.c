@@ -12,13 +12,22 @@
  *
  * A cgroup at its limit has nothing reclaimed for this, let alone anybody killed: it
  * would be on ksmd's time, for which others wait. There the charge fails, and the page is
- * not remembered. Merging other pages makes room, and so does all that the cgroup does.
+ * not remembered. Nor are any others of that mm, for KSM_CHARGE_PAUSE: a cgroup full of
+ * page cache is at its limit most of the time, and each charge that fails is an event that
+ * its owner may be waiting for.
+ *
+ * What is known already has to stay right there, too: pages are unmapped and un-merged
+ * at any time, and forks map KSM pages that the reverse map must find. What that takes is
+ * charged by force. It is either for the moment, or bounded by the KSM pages that are
+ * mapped; no one gets anything remembered by it that could wait.
  *
  * Not charged are nodes and chains. They belong to all that share, who come and go; there
  * is not one without a KSM folio, 30 times its size, that is charged.
  */
 #include "ksm_internal.h"
 #include "ksm.h"
+
+#define KSM_CHARGE_PAUSE	HZ
 
 #ifdef CONFIG_MEMCG
 static struct obj_cgroup *ksm_charge_payer(struct mm_struct *mm)
@@ -36,9 +45,13 @@ static struct obj_cgroup *ksm_charge_payer(struct mm_struct *mm)
 	return payer && obj_cgroup_is_root(payer) ? NULL : payer;
 }
 
-static int ksm_charge_payer_with(struct obj_cgroup *payer, size_t bytes)
+/* A charge that is as urgent as an atomic one goes past the limit. */
+static int ksm_charge_payer_with(struct obj_cgroup *payer, size_t bytes,
+				 enum ksm_charge_how how)
 {
-	return payer ? obj_cgroup_charge(payer, GFP_NOWAIT, bytes) : 0;
+	const gfp_t gfp = how == KSM_CHARGE_FORCE ? GFP_ATOMIC : GFP_NOWAIT;
+
+	return payer ? obj_cgroup_charge(payer, gfp, bytes) : 0;
 }
 
 static void ksm_charge_pay_back(struct obj_cgroup *payer, size_t bytes)
@@ -52,7 +65,8 @@ static struct obj_cgroup *ksm_charge_payer(struct mm_struct *mm)
 	return NULL;
 }
 
-static int ksm_charge_payer_with(struct obj_cgroup *payer, size_t bytes)
+static int ksm_charge_payer_with(struct obj_cgroup *payer, size_t bytes,
+				 enum ksm_charge_how how)
 {
 	return 0;
 }
@@ -69,20 +83,36 @@ static void ksm_charge_forget_payer(struct ksm_mm *kmm)
 }
 
 /**
+ * ksm_charge_is_refused() - was a charge refused a moment ago?
+ * @kmm: the mm
+ *
+ * Return: whether all that can wait is refused for now.
+ */
+bool ksm_charge_is_refused(const struct ksm_mm *kmm)
+{
+	return time_before(jiffies, kmm->refused_until);
+}
+
+/**
  * ksm_charge() - account for memory that is about to be spent on an mm's pages
  * @kmm: the mm; its worker's own, as all that is remembered of it
  * @bytes: how much
+ * @how: whether a limit may be exceeded by it
  *
  * Context: does not sleep, and has nothing reclaimed.
- * Return: 0; -ENOMEM, and nothing changed, if the mm's memory cgroup is at its limit.
+ * Return: 0; -ENOMEM, and nothing charged, if the mm's memory cgroup is at its limit, or
+ * was a moment ago.
  */
-int ksm_charge(struct ksm_mm *kmm, size_t bytes)
+int ksm_charge(struct ksm_mm *kmm, size_t bytes, enum ksm_charge_how how)
 {
 	bool first = !atomic_long_read(&kmm->bytes);
 
+	if (how == KSM_CHARGE_TRY && ksm_charge_is_refused(kmm))
+		return -ENOMEM;
 	if (first)
 		kmm->payer = ksm_charge_payer(kmm->slot.mm);
-	if (ksm_charge_payer_with(kmm->payer, bytes)) {
+	if (ksm_charge_payer_with(kmm->payer, bytes, how)) {
+		kmm->refused_until = jiffies + KSM_CHARGE_PAUSE;
 		if (first)
 			ksm_charge_forget_payer(kmm);
 		return -ENOMEM;

@@ -52,12 +52,13 @@ static void ksm_chunk_free(struct ksm_mm *kmm, struct ksm_chunk *chunk)
 }
 
 /* A chunk of its own for a page table, with what is known of its pages already. */
-static struct ksm_chunk *ksm_chunk_create(struct ksm_mm *kmm, unsigned long addr)
+static struct ksm_chunk *ksm_chunk_create(struct ksm_mm *kmm, unsigned long addr,
+					  enum ksm_charge_how how)
 {
 	const gfp_t gfp = GFP_KERNEL | __GFP_NORETRY | __GFP_NOWARN;
 	struct ksm_chunk *chunk;
 
-	if (ksm_chunk_are_too_many(kmm) || ksm_charge(kmm, sizeof(*chunk)))
+	if (ksm_chunk_are_too_many(kmm) || ksm_charge(kmm, sizeof(*chunk), how))
 		return NULL;
 	chunk = kzalloc_obj(*chunk, gfp);
 	if (!chunk || xa_err(xa_store(&kmm->chunks, ksm_chunk_index(addr), chunk, gfp))) {
@@ -69,7 +70,8 @@ static struct ksm_chunk *ksm_chunk_create(struct ksm_mm *kmm, unsigned long addr
 	chunk->used = U8_MAX;	/* it has just been filled */
 	atomic_long_inc(&kmm->nr_chunks);
 	ksm_stat_add(kmm->engine, KSM_STAT_CHUNKS, 1);
-	if (ksm_slots_move(kmm, chunk, &kmm->few, chunk->base, chunk->base + PMD_SIZE)) {
+	if (ksm_slots_move(kmm, chunk, &kmm->few, chunk->base, chunk->base + PMD_SIZE,
+			   how)) {
 		ksm_chunk_free(kmm, chunk);
 		return NULL;
 	}
@@ -95,6 +97,7 @@ void ksm_chunk_settle(struct ksm_mm *kmm, struct ksm_chunk *chunk)
  * @kmm: the mm
  * @cands: the pages, under one page table and in the order of their addresses
  * @nr: their number
+ * @how: whether what that takes may exceed a limit
  *
  * To be given to ksm_chunk_settle() afterwards; up to then pointers to slots are good.
  *
@@ -107,18 +110,18 @@ void ksm_chunk_settle(struct ksm_mm *kmm, struct ksm_chunk *chunk)
  * is reached.
  */
 struct ksm_chunk *ksm_chunk_get(struct ksm_mm *kmm, const struct ksm_candidate *cands,
-				unsigned int nr)
+				unsigned int nr, enum ksm_charge_how how)
 {
 	unsigned long index = ksm_chunk_index(cands[0].addr);
 	struct ksm_chunk *chunk = xa_load(&kmm->chunks, index) ?: &kmm->few;
-	int err = ksm_slots_open(kmm, chunk, cands, nr);
+	int err = ksm_slots_open(kmm, chunk, cands, nr, how);
 
 	if (err == -E2BIG && chunk == &kmm->few) {
-		chunk = ksm_chunk_create(kmm, cands[0].addr);
-		err = chunk ? ksm_slots_open(kmm, chunk, cands, nr) : -ENOMEM;
+		chunk = ksm_chunk_create(kmm, cands[0].addr, how);
+		err = chunk ? ksm_slots_open(kmm, chunk, cands, nr, how) : -ENOMEM;
 	}
 	if (err == -E2BIG)
-		err = ksm_slots_fill(kmm, chunk);
+		err = ksm_slots_fill(kmm, chunk, how);
 	if (!err)
 		return chunk;
 	if (chunk)
@@ -169,7 +172,7 @@ static struct anon_vma *ksm_chunk_bequeath(struct ksm_engine *engine,
 }
 
 /**
- * ksm_chunk_tidy() - after a page may have been forgotten: drop its chunk, if empty
+ * ksm_chunk_tidy() - after a page may have been forgotten: give its memory back
  * @kmm: the mm, of which nobody has a pointer to a slot
  * @addr: where the page was
  *
@@ -179,8 +182,7 @@ void ksm_chunk_tidy(struct ksm_mm *kmm, unsigned long addr)
 {
 	struct ksm_chunk *chunk = xa_load(&kmm->chunks, ksm_chunk_index(addr)) ?: &kmm->few;
 
-	if (!chunk->nr)
-		ksm_chunk_settle(kmm, chunk);
+	ksm_chunk_settle(kmm, chunk);
 }
 
 /* The folio of @node is locked, or @node is stale and @folio NULL. */

@@ -163,6 +163,7 @@ static void ksm_slot_store(struct ksm_mm *kmm, struct ksm_chunk *chunk, u64 *slo
 		       (*slot && !ksm_slot_is_zeroed(*slot));
 
 	chunk->nr += !!new - !!*slot;
+	chunk->holes |= !new;
 	if (tracked) {
 		kmm->slot.mm->ksm_rmap_items += tracked;
 		ksm_stat_add(kmm->engine, KSM_STAT_TRACKED, tracked);
@@ -216,11 +217,11 @@ void ksm_slot_zeroed(struct ksm_mm *kmm, struct ksm_chunk *chunk, u64 *slot,
 						 ksm_sighting(0, history));
 }
 
-static struct ksm_rmap_item *ksm_item_alloc(struct ksm_mm *kmm)
+static struct ksm_rmap_item *ksm_item_alloc(struct ksm_mm *kmm, enum ksm_charge_how how)
 {
 	struct ksm_rmap_item *item;
 
-	if (ksm_charge(kmm, sizeof(*item)))
+	if (ksm_charge(kmm, sizeof(*item), how))
 		return NULL;
 	item = kmem_cache_zalloc(ksm_item_cache,
 				 GFP_KERNEL | __GFP_NORETRY | __GFP_NOWARN);
@@ -235,20 +236,22 @@ static struct ksm_rmap_item *ksm_item_alloc(struct ksm_mm *kmm)
  * @chunk: the chunk that @slot is in
  * @slot: the page's slot
  * @addr: where the page is
+ * @how: whether its memory may exceed a limit
  *
  * Context: may sleep.
  * Return: the item; NULL, and nothing changed, when there is no memory for it, or the
  * mm's memory cgroup is at its limit.
  */
 struct ksm_rmap_item *ksm_slot_to_item(struct ksm_mm *kmm, struct ksm_chunk *chunk,
-				       u64 *slot, unsigned long addr)
+				       u64 *slot, unsigned long addr,
+				       enum ksm_charge_how how)
 {
 	struct ksm_history history = ksm_slot_history(*slot);
 	struct ksm_rmap_item *item = ksm_slot_item(*slot);
 
 	if (item)
 		return item;
-	item = ksm_item_alloc(kmm);
+	item = ksm_item_alloc(kmm, how);
 	if (!item)
 		return NULL;
 	item->owner = kmm;

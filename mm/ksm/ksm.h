@@ -266,12 +266,14 @@ struct ksm_epoch {
  * struct ksm_chunk - pages of an mm that are looked after together
  * @base: first address
  * @nr: slots in use
- * @words: length of @slots, while they are a list
+ * @words: length of @slots, while they are a list; no more than there is memory for
+ * @room: words that there is memory for in it
  * @hint: where in it the next search begins
  * @heat: how well merging goes here
  * @used: a bit for each block, or several, that secondary MMUs have used, since @era began
  * @used_before: the same, in the era before that in which they were last asked
  * @era: low bits of its number; see young.c
+ * @holes: slots have been cleared since they were packed
  * @full: @slots are an array, with a place for each page under a page table
  * @slots: see slots.c for how they are kept, and item.c for what is in one
  */
@@ -279,11 +281,13 @@ struct ksm_chunk {
 	unsigned long base;
 	u16 nr;
 	u16 words;
+	u16 room;
 	u16 hint;
 	struct ksm_heat heat;
 	u8 used;
 	u8 used_before;
 	u8 era;
+	bool holes:1;
 	bool full:1;
 	u64 *slots;
 };
@@ -298,6 +302,7 @@ struct ksm_chunk {
  * @nr_items: rmap items that belong to this mm
  * @bytes: memory that is spent on remembering its pages
  * @payer: to whom that is charged; NULL if to nobody
+ * @refused_until: when it may be asked again, in jiffies, after it has refused
  * @claims: items of this mm that other workers are busy with
  * @domain: merge domain of its pages, with a reference; NULL before the first visit
  * @addr: where the scan goes on in it; the scan's own
@@ -315,6 +320,7 @@ struct ksm_mm {
 	atomic_long_t nr_items;
 	atomic_long_t bytes;
 	struct obj_cgroup *payer;
+	unsigned long refused_until;
 	atomic_t claims;
 	struct ksm_domain *domain;
 	unsigned long addr;
@@ -370,6 +376,12 @@ struct ksm_young {
 	struct ksm_chunk *chunk;
 	u64 pages;
 	unsigned long end;
+};
+
+/* What becomes of a charge where the memory cgroup is at its limit. */
+enum ksm_charge_how {
+	KSM_CHARGE_TRY,		/* it fails: what it is for can wait */
+	KSM_CHARGE_FORCE,	/* it exceeds the limit: what is known has to stay right */
 };
 
 struct ksm_registry {
@@ -857,7 +869,7 @@ int ksm_merge_break_page(struct mm_struct *mm, unsigned long addr);
 /* chunk.c: the slots of an mm */
 struct ksm_chunk *ksm_chunk_find(struct ksm_mm *kmm, unsigned long addr);
 struct ksm_chunk *ksm_chunk_get(struct ksm_mm *kmm, const struct ksm_candidate *cands,
-				unsigned int nr);
+				unsigned int nr, enum ksm_charge_how how);
 void ksm_chunk_settle(struct ksm_mm *kmm, struct ksm_chunk *chunk);
 unsigned long ksm_chunk_next_used(struct ksm_mm *kmm, unsigned long start,
 				  unsigned long end);
@@ -1004,7 +1016,8 @@ void ksm_slot_sight(struct ksm_mm *kmm, struct ksm_chunk *chunk, u64 *slot,
 void ksm_slot_zeroed(struct ksm_mm *kmm, struct ksm_chunk *chunk, u64 *slot,
 		     const struct ksm_history *history);
 struct ksm_rmap_item *ksm_slot_to_item(struct ksm_mm *kmm, struct ksm_chunk *chunk,
-				       u64 *slot, unsigned long addr);
+				       u64 *slot, unsigned long addr,
+				       enum ksm_charge_how how);
 void ksm_slot_clear(struct ksm_mm *kmm, struct ksm_chunk *chunk, u64 *slot);
 void ksm_slot_distrust(u64 *slot, unsigned long pfn);
 void ksm_item_park(struct ksm_engine *engine, struct ksm_rmap_item *item,
@@ -1030,11 +1043,13 @@ unsigned long ksm_slots_next(struct ksm_chunk *chunk, unsigned long start,
 size_t ksm_slots_bytes(const struct ksm_chunk *chunk);
 void ksm_slots_free(struct ksm_mm *kmm, struct ksm_chunk *chunk);
 int ksm_slots_open(struct ksm_mm *kmm, struct ksm_chunk *chunk,
-		   const struct ksm_candidate *cands, unsigned int nr);
-int ksm_slots_fill(struct ksm_mm *kmm, struct ksm_chunk *chunk);
+		   const struct ksm_candidate *cands, unsigned int nr,
+		   enum ksm_charge_how how);
+int ksm_slots_fill(struct ksm_mm *kmm, struct ksm_chunk *chunk, enum ksm_charge_how how);
+void ksm_slots_squeeze(struct ksm_chunk *chunk);
 void ksm_slots_pack(struct ksm_mm *kmm, struct ksm_chunk *chunk);
 int ksm_slots_move(struct ksm_mm *kmm, struct ksm_chunk *to, struct ksm_chunk *from,
-		   unsigned long start, unsigned long end);
+		   unsigned long start, unsigned long end, enum ksm_charge_how how);
 
 /* node.c: from a node to its folio. Pure but for the folio itself */
 struct ksm_stable_node *ksm_node_alloc(struct ksm_domain *domain,
@@ -1049,7 +1064,8 @@ void ksm_node_orphan(struct ksm_engine *engine, struct ksm_stable_node *node);
 int ksm_node_create_cache(void);
 
 /* charge.c: what all that takes, and who pays */
-int ksm_charge(struct ksm_mm *kmm, size_t bytes);
+bool ksm_charge_is_refused(const struct ksm_mm *kmm);
+int ksm_charge(struct ksm_mm *kmm, size_t bytes, enum ksm_charge_how how);
 void ksm_uncharge(struct ksm_mm *kmm, size_t bytes);
 struct obj_cgroup *ksm_charge_bequeath(struct ksm_mm *kmm, size_t bytes);
 void ksm_charge_release(struct ksm_engine *engine, struct obj_cgroup *payer,

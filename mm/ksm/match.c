@@ -138,6 +138,13 @@ static int ksm_match_prepare(struct ksm_match *match)
 	return ksm_merge_split(match->page);
 }
 
+/* The item of a page that is about to be freed makes room for itself, and for 70 more. */
+static enum ksm_charge_how ksm_match_how(struct ksm_match *match)
+{
+	return folio_mapcount(page_folio(match->page)) == 1 ?
+		KSM_CHARGE_FORCE : KSM_CHARGE_TRY;
+}
+
 /*
  * Have the page merged with the rest of the batch, when it comes to that: with the
  * zero page if @kpage is NULL. @kpage comes with a reference. Return: 0 if that is
@@ -156,7 +163,7 @@ static int ksm_match_queue(struct ksm_match *match, struct ksm_stable_node *node
 		ksm_chunk_untree(worker->engine, item);
 	if (kpage) {
 		item = ksm_slot_to_item(match->kmm, worker->chunk, match->slot,
-					match->addr);
+					match->addr, ksm_match_how(match));
 		if (!item)
 			return -ENOMEM;
 	}
@@ -539,7 +546,7 @@ static void ksm_match_unstable(struct ksm_match *match)
 	if (ksm_match_claimed(match))
 		return;
 	item = ksm_slot_to_item(match->kmm, match->worker->chunk, match->slot,
-				match->addr);
+				match->addr, KSM_CHARGE_TRY);
 	if (!item || ksm_item_state(item) != KSM_ITEM_IDLE)
 		return;
 	spin_lock(&shard->lock);
@@ -718,7 +725,7 @@ static bool ksm_match_try_adopt(struct ksm_match *match)
 	bool done, foreign = false;
 
 	item = ksm_slot_to_item(match->kmm, match->worker->chunk, match->slot,
-				match->addr);
+				match->addr, KSM_CHARGE_FORCE);
 	if (!item)
 		return true;
 	vma = ksm_vma_hold(mm, match->addr);

@@ -89,6 +89,7 @@ int ksm_registry_add(struct ksm_engine *engine, struct mm_struct *mm)
 		return -ENOMEM;
 	kmm->engine = engine;
 	kmm->born = jiffies;
+	kmm->refused_until = jiffies;
 	xa_init(&kmm->chunks);
 	mmgrab(mm);
 	slot = &kmm->slot;

@@ -75,9 +75,10 @@
 /*
  * What things cost, measured in pages that are read and hashed. One that need
  * not be read takes a sixtieth of the time; one that is found not to be zero by its first
- * word, an eighth.
+ * word, an eighth. A word of a list of slots is copied twice for a batch.
  */
 #define KSM_COST_GLANCE		1
+#define KSM_COST_WORD		2
 #define KSM_COST_PEEK		8
 #define KSM_COST_ASK		8	/* a secondary MMU */
 #define KSM_COST_TABLE		32
@@ -99,6 +100,7 @@
  * @wary: no page under this page table is taken to be unchanged
  * @renew: once in a while: pages that were written, but keep still by now, may be
  *	   recorded again
+ * @refused: new pages are not remembered for now, see charge.c
  * @pinned: pages of this mm have been pinned at some time
  * @shadowed: secondary MMUs map pages of this mm
  * @young: which of these pages may have been used, and written, through one of them
@@ -118,6 +120,7 @@ struct ksm_scan {
 	bool smart;
 	bool wary;
 	bool renew;
+	bool refused;
 	bool pinned;
 	bool shadowed;
 	struct ksm_young young;
@@ -254,7 +257,9 @@ static void ksm_scan_page(struct ksm_scan *scan, struct vm_area_struct *vma,
 	struct folio *folio = page_folio(page);
 
 	scan->scanned++;
-	if (!folio_test_ksm(folio) && glance == KSM_GLANCE_KNOWN) {
+	if (!folio_test_ksm(folio) && !slot && scan->refused) {
+		ksm_scan_charge(scan, KSM_COST_GLANCE);
+	} else if (!folio_test_ksm(folio) && glance == KSM_GLANCE_KNOWN) {
 		ksm_scan_add(scan, addr, page, KSM_CAND_KNOWN);
 		ksm_scan_charge(scan, KSM_COST_KNOWN);
 	} else if (!folio_test_ksm(folio)) {
@@ -363,8 +368,9 @@ static bool ksm_scan_is_folded(struct folio *folio)
 
 /*
  * May the dirty bit be cleared before the page is read? Not where it means more than
- * that. And it is of no use while somebody may write to the page by other ways, or
- * if the page was found changed the last time, which it will be again.
+ * that. And it is of no use while somebody may write to the page by other ways, if
+ * the page was found changed the last time, which it will be again, or if it is not
+ * going to be remembered.
  */
 static bool ksm_scan_may_clean(struct ksm_scan *scan, struct vm_area_struct *vma,
 			       u64 *slot, struct folio *folio)
@@ -373,6 +379,8 @@ static bool ksm_scan_may_clean(struct ksm_scan *scan, struct vm_area_struct *vma
 	    ksm_scan_is_held(folio))
 		return false;
 	if (slot && *slot && !(scan->renew && ksm_slot_history(*slot).calm))
+		return false;
+	if (!slot && scan->refused)
 		return false;
 	return ksm_registry_may_try(scan->worker->kmm);
 }
@@ -508,6 +516,8 @@ static bool ksm_scan_may_clean_huge(struct ksm_scan *scan, struct vm_area_struct
 
 	if ((vma->vm_flags & VM_SHADOW_STACK) || ksm_scan_is_held(folio))
 		return false;
+	if (scan->refused && !(chunk && chunk->full))
+		return false;
 	if (!chunk || !chunk->full)
 		return ksm_chunk_next_used(scan->worker->kmm, addr, addr + PMD_SIZE) ==
 			addr + PMD_SIZE && ksm_registry_may_try(scan->worker->kmm);
@@ -623,6 +633,9 @@ static void ksm_scan_enter_table(struct ksm_scan *scan, struct mm_struct *mm,
 	const unsigned long index = addr >> PMD_SHIFT;
 
 	scan->chunk = ksm_chunk_find(scan->worker->kmm, addr);
+	/* The search for each page would pass them, with the page table locked. */
+	if (scan->chunk && scan->chunk->holes)
+		ksm_slots_squeeze(scan->chunk);
 	scan->wary = engine->seqnr - engine->rekeyed < KSM_REKEY_PASSES ||
 		     ksm_policy_is_turn(&engine->epoch, index, scan->shadowed ?
 					KSM_REREAD_PASSES_BLIND : KSM_REREAD_PASSES);
@@ -718,6 +731,36 @@ static bool ksm_scan_walk(struct ksm_scan *scan, struct mm_struct *mm, bool *off
 	return stopped || ksm_scan_found_gap(scan, mm->task_size);
 }
 
+/* No room for new pages: those that are known, and KSM pages, are dealt with all the same. */
+static void ksm_scan_drop_new(struct ksm_worker *worker)
+{
+	struct ksm_chunk *chunk = ksm_chunk_find(worker->kmm, worker->batch[0].addr);
+	unsigned int i, nr = 0;
+	u64 *slot;
+
+	for (i = 0; i < worker->nr; i++) {
+		struct ksm_candidate *cand = &worker->batch[i];
+
+		slot = chunk ? ksm_chunk_slot(chunk, cand->addr) : NULL;
+		if (cand->kind == KSM_CAND_SHARED || (slot && *slot))
+			worker->batch[nr++] = *cand;
+		else if (cand->page)
+			put_page(cand->page);
+	}
+	worker->nr = nr;
+}
+
+static void ksm_scan_drop_all(struct ksm_worker *worker)
+{
+	struct page *page;
+
+	while (worker->nr) {
+		page = worker->batch[--worker->nr].page;
+		if (page)
+			put_page(page);
+	}
+}
+
 /* The candidates are all from under one page table: pin down its chunk. */
 static void ksm_scan_finish(struct ksm_scan *scan)
 {
@@ -730,13 +773,17 @@ static void ksm_scan_finish(struct ksm_scan *scan)
 	worker->chunk = NULL;
 	if (!worker->nr || scan->zero_only)
 		return;
-	worker->chunk = ksm_chunk_get(worker->kmm, worker->batch, worker->nr);
-	while (!worker->chunk && worker->nr) {
-		struct page *page = worker->batch[--worker->nr].page;
-
-		if (page)
-			put_page(page);
-	}
+	worker->chunk = ksm_chunk_get(worker->kmm, worker->batch, worker->nr,
+				      KSM_CHARGE_TRY);
+	if (!worker->chunk)
+		ksm_scan_drop_new(worker);
+	if (!worker->chunk && worker->nr)
+		worker->chunk = ksm_chunk_get(worker->kmm, worker->batch, worker->nr,
+					      KSM_CHARGE_FORCE);
+	if (worker->chunk)
+		ksm_scan_charge(scan, worker->chunk->words * KSM_COST_WORD);
+	else
+		ksm_scan_drop_all(worker);
 }
 
 /* What is less than a page is owed until the next time. */
@@ -780,8 +827,9 @@ static bool ksm_scan_forget_idle(struct ksm_worker *worker, struct mm_struct *mm
  * @budget: pages that may be read, not 0; reduced by those that were, and by less
  *	    for whatever else was looked at: not even an empty walk is for free
  *
- * Without memory for a chunk the candidates are dropped; their turn comes again. Without
- * memory for what it takes to have the mm in its merge domain, none of it is scanned.
+ * Without memory for a chunk the candidates are dropped; their turn comes again. If it is
+ * only that the memory cgroup has none to spare, just new pages are. Without memory for
+ * what it takes to have the mm in its merge domain, none of it is scanned.
  *
  * An mm without any VMA that could be scanned is to be forgotten, and is taken off
  * the list here, while mmap_lock keeps new ones from being offered.
@@ -801,6 +849,7 @@ enum ksm_scan_result ksm_scan_collect(struct ksm_worker *worker, unsigned int *b
 		.credit = (u64)*budget * KSM_COST_READ - worker->owed,
 		.zero_only = zero_only,
 		.smart = READ_ONCE(worker->engine->knobs.smart_scan),
+		.refused = ksm_charge_is_refused(kmm),
 		.pinned = mm_flags_test(MMF_HAS_PINNED, mm),
 		.shadowed = !zero_only && mm_has_notifiers(mm),
 	};
@@ -820,10 +869,10 @@ enum ksm_scan_result ksm_scan_collect(struct ksm_worker *worker, unsigned int *b
 		mmput_async(mm);
 	}
 
+	if (result != KSM_SCAN_GONE) {
+		ksm_scan_finish(&scan);
+		kmm->addr = scan.seen;
+	}
 	ksm_scan_settle(&scan, budget);
-	if (result == KSM_SCAN_GONE)
-		return result;
-	ksm_scan_finish(&scan);
-	kmm->addr = scan.seen;
 	return result;
 }

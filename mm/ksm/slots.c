@@ -12,11 +12,16 @@
  *		0			nothing, since its page was forgotten
  *
  * Then a page with an item takes 64 bytes, its word included, and one that was merely
- * seen 16; there is no page for which more is needed. In this form slots can be changed,
- * but for one thing: a word with an item has no room for an address. So before pages are
- * matched the table is *opened*: each slot in it has two words, and those that may be
- * needed are there. After that it is *packed*. Pointers to slots are good from the one to
- * the other.
+ * seen 16; no page needs more, but for the chunk that its list is of. In this form slots
+ * can be changed, but for one thing: a word with an item has no room for an address. So
+ * before pages are matched the table is *opened*: each slot in it has two words, and those
+ * that may be needed are there. After that it is *packed*. Pointers to slots are good from
+ * the one to the other.
+ *
+ * Who pays for all that may have no room left. So a list that grows is charged for what it
+ * grows by, and for no other is anything charged. A list from which slots have gone is
+ * packed where it is; if there is then no memory for a smaller one, it takes what it took.
+ * So there are no words without a slot in it for long, that all searches have to pass.
  *
  * Slots are mostly asked for in the order of their addresses. So the search begins at the
  * last that was found.
@@ -32,6 +37,12 @@
 /* A list has no more slots than that. With a quarter of it, an array is given up. */
 #define KSM_SLOTS_MANY		(PTRS_PER_PTE / 2)
 #define KSM_SLOTS_FEW		(KSM_SLOTS_MANY / 4)
+
+/*
+ * Nor has that of an mm's few pages more than that. It is copied for a batch from any page
+ * table, if that has but one page to be looked at.
+ */
+#define KSM_SLOTS_IN_FEW	64U
 
 static unsigned int ksm_word_width(u64 word)
 {
@@ -119,18 +130,6 @@ unsigned long ksm_slots_next(struct ksm_chunk *chunk, unsigned long start,
 	return end;
 }
 
-static u64 *ksm_slots_alloc(struct ksm_mm *kmm, size_t bytes)
-{
-	u64 *slots;
-
-	if (ksm_charge(kmm, bytes))
-		return NULL;
-	slots = kzalloc(bytes, GFP_KERNEL | __GFP_NORETRY | __GFP_NOWARN);
-	if (!slots)
-		ksm_uncharge(kmm, bytes);
-	return slots;
-}
-
 /**
  * ksm_slots_bytes() - memory that the slots of a chunk take
  * @chunk: the chunk
@@ -139,23 +138,42 @@ static u64 *ksm_slots_alloc(struct ksm_mm *kmm, size_t bytes)
  */
 size_t ksm_slots_bytes(const struct ksm_chunk *chunk)
 {
-	return chunk->full ? KSM_FULL_BYTES : chunk->words * sizeof(u64);
+	return chunk->full ? KSM_FULL_BYTES : chunk->room * sizeof(u64);
+}
+
+/* Memory for the slots of a chunk anew. What it is more than before is charged. */
+static u64 *ksm_slots_alloc(struct ksm_mm *kmm, struct ksm_chunk *chunk, size_t bytes,
+			    enum ksm_charge_how how)
+{
+	const size_t old = ksm_slots_bytes(chunk);
+	const size_t more = bytes > old ? bytes - old : 0;
+	u64 *slots;
+
+	if (more && ksm_charge(kmm, more, how))
+		return NULL;
+	slots = kzalloc(bytes, GFP_KERNEL | __GFP_NORETRY | __GFP_NOWARN);
+	if (!slots && more)
+		ksm_uncharge(kmm, more);
+	return slots;
 }
 
 /* Have other slots, of the same pages. */
 static void ksm_slots_replace(struct ksm_mm *kmm, struct ksm_chunk *chunk, u64 *slots,
 			      unsigned int words, bool full)
 {
-	const size_t bytes = ksm_slots_bytes(chunk);
+	const size_t old = ksm_slots_bytes(chunk);
+	size_t bytes;
 
-	/* Not down to nothing in between: whoever pays goes on paying. */
 	kfree(chunk->slots);
 	chunk->slots = slots;
 	chunk->words = words;
+	chunk->room = words;
 	chunk->hint = 0;
+	chunk->holes = false;
 	chunk->full = full;
-	if (bytes)
-		ksm_uncharge(kmm, bytes);
+	bytes = ksm_slots_bytes(chunk);
+	if (bytes < old)
+		ksm_uncharge(kmm, old - bytes);
 }
 
 /**
@@ -214,22 +232,25 @@ static unsigned int ksm_slots_unfold(struct ksm_chunk *chunk, u64 *to,
  * @chunk: the chunk
  * @cands: the pages, in the order of their addresses
  * @nr: their number
+ * @how: whether what that takes may exceed a limit
  *
  * Context: may sleep.
  * Return: 0; -ENOMEM; -E2BIG if there are too many for a list. Then nothing has changed.
  */
 int ksm_slots_open(struct ksm_mm *kmm, struct ksm_chunk *chunk,
-		   const struct ksm_candidate *cands, unsigned int nr)
+		   const struct ksm_candidate *cands, unsigned int nr,
+		   enum ksm_charge_how how)
 {
+	const unsigned int most = chunk == &kmm->few ? KSM_SLOTS_IN_FEW : KSM_SLOTS_MANY;
 	unsigned int n;
 	u64 *slots;
 
 	if (chunk->full || ksm_slots_are_open(chunk, cands, nr))
 		return 0;
 	n = ksm_slots_unfold(chunk, NULL, cands, nr);
-	if (n > KSM_SLOTS_MANY)
+	if (n > most)
 		return -E2BIG;
-	slots = ksm_slots_alloc(kmm, 2 * n * sizeof(u64));
+	slots = ksm_slots_alloc(kmm, chunk, 2 * n * sizeof(u64), how);
 	if (!slots)
 		return -ENOMEM;
 	ksm_slots_unfold(chunk, slots, cands, nr);
@@ -241,13 +262,14 @@ int ksm_slots_open(struct ksm_mm *kmm, struct ksm_chunk *chunk,
  * ksm_slots_fill() - have a slot for each page under a page table
  * @kmm: the mm
  * @chunk: the chunk of that page table, not full
+ * @how: whether what that takes may exceed a limit
  *
  * Context: may sleep.
  * Return: 0; -ENOMEM, and nothing changed.
  */
-int ksm_slots_fill(struct ksm_mm *kmm, struct ksm_chunk *chunk)
+int ksm_slots_fill(struct ksm_mm *kmm, struct ksm_chunk *chunk, enum ksm_charge_how how)
 {
-	u64 *slots = ksm_slots_alloc(kmm, KSM_FULL_BYTES);
+	u64 *slots = ksm_slots_alloc(kmm, chunk, KSM_FULL_BYTES, how);
 	unsigned long addr;
 
 	if (!slots)
@@ -259,24 +281,82 @@ int ksm_slots_fill(struct ksm_mm *kmm, struct ksm_chunk *chunk)
 	return 0;
 }
 
-/* Write the slots in use to @to, in as few words as can be. Return: how many these are. */
+/*
+ * Write the slots in use of an array to @to, in as few words as can be. Return: how many
+ * these are; only that if @to is NULL.
+ */
 static unsigned int ksm_slots_fold(struct ksm_chunk *chunk, u64 *to)
 {
-	unsigned long addr;
-	unsigned int n = 0;
-	u64 slot;
+	unsigned int i, n = 0;
 
-	for (addr = ksm_slots_next(chunk, 0, ULONG_MAX); addr != ULONG_MAX;
-	     addr = ksm_slots_next(chunk, addr + PAGE_SIZE, ULONG_MAX)) {
-		slot = *ksm_chunk_slot(chunk, addr);
-		if (to && !ksm_slot_item(slot))
-			to[n] = addr | KSM_WORD_PAIR;
-		n += !ksm_slot_item(slot);
-		if (to)
+	for (i = 0; i < PTRS_PER_PTE; i++) {
+		const u64 slot = chunk->slots[i];
+
+		if (slot && !ksm_slot_item(slot)) {
+			if (to)
+				to[n] = (chunk->base + i * PAGE_SIZE) | KSM_WORD_PAIR;
+			n++;
+		}
+		if (slot && to)
 			to[n] = slot;
-		n++;
+		n += !!slot;
 	}
 	return n;
+}
+
+static void ksm_slots_pack_array(struct ksm_mm *kmm, struct ksm_chunk *chunk)
+{
+	const unsigned int words = ksm_slots_fold(chunk, NULL);
+	u64 *slots = ksm_slots_alloc(kmm, chunk, words * sizeof(u64), KSM_CHARGE_TRY);
+
+	if (!slots)
+		return;
+	ksm_slots_fold(chunk, slots);
+	ksm_slots_replace(kmm, chunk, slots, words, false);
+}
+
+/**
+ * ksm_slots_squeeze() - pack a list where it is
+ * @chunk: the chunk; pointers to its slots are good no more
+ *
+ * No slot needs more words than it has. Searches need not pass those of pages that are
+ * forgotten any more.
+ *
+ * Context: does not sleep.
+ */
+void ksm_slots_squeeze(struct ksm_chunk *chunk)
+{
+	unsigned int i, width, n = 0;
+	u64 word, slot;
+
+	if (chunk->full)
+		return;
+	for (i = 0; i < chunk->words; i += width) {
+		word = chunk->slots[i];
+		width = ksm_word_width(word);
+		slot = chunk->slots[i + width - 1];
+		if (slot && !ksm_slot_item(slot))
+			chunk->slots[n++] = word;
+		if (slot)
+			chunk->slots[n++] = slot;
+	}
+	chunk->words = n;
+	chunk->hint = 0;
+	chunk->holes = false;
+}
+
+static void ksm_slots_pack_list(struct ksm_mm *kmm, struct ksm_chunk *chunk)
+{
+	u64 *slots;
+
+	ksm_slots_squeeze(chunk);
+	if (chunk->words == chunk->room)
+		return;
+	slots = ksm_slots_alloc(kmm, chunk, chunk->words * sizeof(u64), KSM_CHARGE_TRY);
+	if (!slots)
+		return;
+	memcpy(slots, chunk->slots, chunk->words * sizeof(u64));
+	ksm_slots_replace(kmm, chunk, slots, chunk->words, false);
 }
 
 /**
@@ -284,29 +364,19 @@ static unsigned int ksm_slots_fold(struct ksm_chunk *chunk, u64 *to)
  * @kmm: the mm
  * @chunk: the chunk
  *
- * Without memory for the smaller ones they are left as they are.
+ * Without memory for the smaller ones an array is left as it is, and a list keeps its
+ * memory.
  *
  * Context: may sleep.
  */
 void ksm_slots_pack(struct ksm_mm *kmm, struct ksm_chunk *chunk)
 {
-	unsigned int words;
-	u64 *slots;
-
-	if (!chunk->nr) {
+	if (!chunk->nr)
 		ksm_slots_free(kmm, chunk);
-		return;
-	}
-	if (chunk->full && chunk->nr > KSM_SLOTS_FEW)
-		return;
-	words = ksm_slots_fold(chunk, NULL);
-	if (!chunk->full && words == chunk->words)
-		return;
-	slots = ksm_slots_alloc(kmm, words * sizeof(u64));
-	if (!slots)
-		return;
-	ksm_slots_fold(chunk, slots);
-	ksm_slots_replace(kmm, chunk, slots, words, false);
+	else if (!chunk->full)
+		ksm_slots_pack_list(kmm, chunk);
+	else if (chunk->nr <= KSM_SLOTS_FEW)
+		ksm_slots_pack_array(kmm, chunk);
 }
 
 /**
@@ -316,12 +386,13 @@ void ksm_slots_pack(struct ksm_mm *kmm, struct ksm_chunk *chunk)
  * @from: a chunk that is not full, and not open; packed afterwards
  * @start: start of the range
  * @end: end of the range
+ * @how: whether what that takes may exceed a limit
  *
  * Context: may sleep.
  * Return: 0; -ENOMEM, and nothing changed.
  */
 int ksm_slots_move(struct ksm_mm *kmm, struct ksm_chunk *to, struct ksm_chunk *from,
-		   unsigned long start, unsigned long end)
+		   unsigned long start, unsigned long end, enum ksm_charge_how how)
 {
 	unsigned long addr;
 	unsigned int n = 0;
@@ -332,7 +403,7 @@ int ksm_slots_move(struct ksm_mm *kmm, struct ksm_chunk *to, struct ksm_chunk *f
 		n++;
 	if (!n)
 		return 0;
-	slots = ksm_slots_alloc(kmm, 2 * n * sizeof(u64));
+	slots = ksm_slots_alloc(kmm, to, 2 * n * sizeof(u64), how);
 	if (!slots)
 		return -ENOMEM;
 	ksm_slots_replace(kmm, to, slots, 2 * n, false);

@@ -457,6 +457,7 @@ static void ksm_test_exit(struct kunit *test)
 #include "ksm_kunit_unmerge.h"
 #include "ksm_kunit_merge.h"
 #include "ksm_kunit_heir.h"
+#include "ksm_kunit_charge.h"
 #include "ksm_kunit_domain.h"
 #include "ksm_kunit_fault.h"
 
@@ -486,6 +487,11 @@ static struct kunit_suite ksm_test_suites[] = {
 		.init = ksm_test_init,
 		.exit = ksm_test_exit,
 		.test_cases = ksm_test_heir_cases,
+	}, {
+		.name = "ksm_charge",
+		.init = ksm_test_init,
+		.exit = ksm_test_exit,
+		.test_cases = ksm_test_charge_cases,
 	}, {
 		.name = "ksm_domain",
 		.init = ksm_test_init,

@@ -175,7 +175,7 @@ static void ksm_test_chunk_survives_no_memory(struct kunit *test)
 	kt_failslab_on(test, true);
 	for (bytes = 0; !chunk && bytes < SZ_64K; bytes += 32) {
 		kt_limit(test, bytes);
-		chunk = ksm_chunk_get(kmm, cands, PTRS_PER_PTE);
+		chunk = ksm_chunk_get(kmm, cands, PTRS_PER_PTE, KSM_CHARGE_TRY);
 		kt_limit(test, -1);
 		KUNIT_EXPECT_PTR_EQ(test, ksm_chunk_find(kmm, addr), chunk);
 		KT_EXPECT_STAT(test, CHUNKS, chunk ? 1 : 0);

@@ -454,7 +454,7 @@ static void ksm_test_scan_ends_before_a_runner(struct kunit *test)
 /* The same with a page in each page table, which takes more memory to remember. */
 static void ksm_test_scan_forgets_a_runner(struct kunit *test)
 {
-	const unsigned long spare = 64, few = PTRS_PER_PTE / 2;
+	const unsigned long spare = 64, few = 64;
 	struct mm_struct *mm = kt_mm(test);
 	struct ksm_engine *engine = kt_engine(test);
 	unsigned long addr = SZ_16M, i;

@@ -102,7 +102,7 @@ static struct ksm_chunk *kt_chunk(struct ksm_mm *kmm, unsigned long addr)
 {
 	const struct ksm_candidate cand = { .addr = addr };
 
-	return ksm_chunk_get(kmm, &cand, 1);
+	return ksm_chunk_get(kmm, &cand, 1, KSM_CHARGE_TRY);
 }
 
 /* An IDLE item for an address where nothing need be mapped. */
@@ -113,7 +113,8 @@ static struct ksm_rmap_item *kt_item(struct kunit *test, struct ksm_mm *kmm,
 	struct ksm_rmap_item *item = NULL;
 
 	if (chunk)
-		item = ksm_slot_to_item(kmm, chunk, ksm_chunk_slot(chunk, addr), addr);
+		item = ksm_slot_to_item(kmm, chunk, ksm_chunk_slot(chunk, addr), addr,
+					KSM_CHARGE_TRY);
 	KUNIT_ASSERT_NOT_NULL(test, item);
 	return item;
 }
@@ -449,7 +450,7 @@ static void ksm_test_item_keeps_history(struct kunit *test)
 	found = ksm_slot_history(*slot);
 	KUNIT_EXPECT_MEMEQ(test, &found, &history, sizeof(found));
 
-	item = ksm_slot_to_item(kmm, chunk, slot, addr);
+	item = ksm_slot_to_item(kmm, chunk, slot, addr, KSM_CHARGE_TRY);
 	KUNIT_ASSERT_NOT_NULL(test, item);
 	KUNIT_EXPECT_PTR_EQ(test, ksm_slot_item(*slot), item);
 	KUNIT_EXPECT_EQ(test, ksm_item_addr(item), addr);

@@ -110,9 +110,10 @@ void kfree(const void *object)
 }
 
 /* In the place of charge.c: a cgroup that has room, or has not. */
-int ksm_charge(struct ksm_mm *kmm, size_t bytes)
+int ksm_charge(struct ksm_mm *kmm, size_t bytes, enum ksm_charge_how how)
 {
-	if (ksm_fake_no_charge)
+	CHECK(bytes);
+	if (ksm_fake_no_charge && how == KSM_CHARGE_TRY)
 		return -ENOMEM;
 	atomic_long_add(bytes, &kmm->bytes);
 	ksm_stat_add(kmm->engine, KSM_STAT_BYTES, bytes);

@@ -262,17 +262,20 @@ void world_set_history(struct world *w, int s, struct ksm_history history)
 /* Returns false if there was no memory for it. */
 bool world_to_item(struct world *w, int s)
 {
+	enum ksm_charge_how how = one_in(2) ? KSM_CHARGE_TRY : KSM_CHARGE_FORCE;
 	struct model_slot *slot = &w->slots[s];
 	struct ksm_rmap_item *item;
 
 	item = ksm_slot_to_item(world_slot_mm(w, s), slot_chunk(w, s),
 				world_slot_ptr(w, s),
-				slot_chunk(w, s)->base + s % PTRS_PER_PTE * PAGE_SIZE);
+				slot_chunk(w, s)->base + s % PTRS_PER_PTE * PAGE_SIZE,
+				how);
 	if (slot->kind == ITEM) {
 		CHECK(item == world_item(w, s));
 		return true;
 	}
-	CHECK(!item == (ksm_fake_no_memory || ksm_fake_no_charge));
+	CHECK(!item == (ksm_fake_no_memory ||
+			(ksm_fake_no_charge && how == KSM_CHARGE_TRY)));
 	if (!item)
 		return false;
 	CHECK(item == world_item(w, s));

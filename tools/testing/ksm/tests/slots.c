@@ -15,7 +15,6 @@
 struct table {
 	struct ksm_engine engine;
 	struct ksm_mm kmm;
-	struct ksm_chunk few;
 	struct ksm_chunk chunk;
 	bool parted;			/* @chunk has the pages of the second */
 	u64 model[NR];
@@ -29,7 +28,7 @@ static unsigned long page_addr(unsigned int i)
 
 static struct ksm_chunk *chunk_of(struct table *t, unsigned int i)
 {
-	return t->parted && i >= PTRS_PER_PTE ? &t->chunk : &t->few;
+	return t->parted && i >= PTRS_PER_PTE ? &t->chunk : &t->kmm.few;
 }
 
 static struct table *table_init(void)
@@ -73,13 +72,13 @@ static void check_chunk(struct table *t, struct ksm_chunk *chunk, unsigned int s
 
 static void check_table(struct table *t)
 {
-	check_chunk(t, &t->few, 0, t->parted ? PTRS_PER_PTE : NR);
+	check_chunk(t, &t->kmm.few, 0, t->parted ? PTRS_PER_PTE : NR);
 	if (t->parted)
 		check_chunk(t, &t->chunk, PTRS_PER_PTE, NR);
 	CHECK_EQ(atomic_long_read(&t->kmm.bytes),
-		 ksm_slots_bytes(&t->few) + ksm_slots_bytes(&t->chunk));
-	CHECK_EQ(ksm_fake_kmalloc.nr, !!t->few.slots + !!t->chunk.slots);
-	CHECK(!t->few.full);
+		 ksm_slots_bytes(&t->kmm.few) + ksm_slots_bytes(&t->chunk));
+	CHECK_EQ(ksm_fake_kmalloc.nr, !!t->kmm.few.slots + !!t->chunk.slots);
+	CHECK(!t->kmm.few.full);
 }
 
 /* Some pages under one page table, each once, by their addresses. */
@@ -99,7 +98,7 @@ static void change(struct table *t, struct ksm_chunk *chunk, unsigned int i)
 {
 	u64 *slot = ksm_chunk_slot(chunk, page_addr(i));
 	u64 new = one_in(4) ? 0 : one_in(2) ? (unsigned long)&t->items[i] :
-		  (rnd() & KSM_HASH_MASK) | KSM_SIGHTING;
+		  rnd() | KSM_SIGHTING;
 
 	CHECK(slot);
 	chunk->nr += !!new - !!*slot;
@@ -108,27 +107,42 @@ static void change(struct table *t, struct ksm_chunk *chunk, unsigned int i)
 
 /* In the way of ksm_chunk_get(). Returns the chunk, or NULL. */
 static struct ksm_chunk *open_for(struct table *t, struct ksm_candidate *cands,
-				  unsigned int nr, unsigned int first)
+				  unsigned int nr, unsigned int first,
+				  enum ksm_charge_how how)
 {
 	struct ksm_chunk *chunk = chunk_of(t, first);
-	int err = ksm_slots_open(&t->kmm, chunk, cands, nr);
+	int err = ksm_slots_open(&t->kmm, chunk, cands, nr, how);
 
-	if (err == -E2BIG && chunk == &t->few) {
+	if (err == -E2BIG && chunk == &t->kmm.few) {
 		/* Only the second page table can have a chunk of its own here. */
 		if (!first)
 			return NULL;
-		err = ksm_slots_move(&t->kmm, &t->chunk, &t->few, t->chunk.base,
-				     t->chunk.base + PMD_SIZE);
+		err = ksm_slots_move(&t->kmm, &t->chunk, &t->kmm.few, t->chunk.base,
+				     t->chunk.base + PMD_SIZE, how);
 		if (err)
 			return NULL;
 		t->parted = true;
 		chunk = &t->chunk;
 		check_table(t);
-		err = ksm_slots_open(&t->kmm, chunk, cands, nr);
+		err = ksm_slots_open(&t->kmm, chunk, cands, nr, how);
 	}
 	if (err == -E2BIG)
-		err = ksm_slots_fill(&t->kmm, chunk);
+		err = ksm_slots_fill(&t->kmm, chunk, how);
+	/* Only memory may be lacking where a limit may be exceeded. */
+	CHECK(!err || ksm_fake_no_memory || (ksm_fake_no_charge && how == KSM_CHARGE_TRY));
 	return err ? NULL : chunk;
+}
+
+/* However little memory there is, in a packed list each word is of a slot in use. */
+static void check_words(struct ksm_chunk *chunk)
+{
+	unsigned int i, nr = 0;
+
+	for (i = 0; !chunk->full && i < chunk->words; i += ksm_word_width(chunk->slots[i])) {
+		CHECK(*ksm_slots_at(chunk, i));
+		nr++;
+	}
+	CHECK(chunk->full || nr == chunk->nr);
 }
 
 static void one_batch(struct table *t)
@@ -141,10 +155,10 @@ static void one_batch(struct table *t)
 		return;
 	ksm_fake_no_memory = one_in(8);
 	ksm_fake_no_charge = one_in(8);
-	chunk = open_for(t, cands, nr, first);
+	chunk = open_for(t, cands, nr, first, one_in(2) ? KSM_CHARGE_TRY : KSM_CHARGE_FORCE);
 	CHECK(!chunk || !(ksm_fake_no_memory || ksm_fake_no_charge) ||
 	      chunk->full || chunk->words);
-	ksm_fake_no_memory = one_in(8);
+	ksm_fake_no_memory = one_in(4);
 	check_table(t);
 	for (i = 0; chunk && i < nr; i++)
 		if (!one_in(3))
@@ -152,10 +166,12 @@ static void one_batch(struct table *t)
 	check_table(t);
 	chunk = chunk_of(t, first);
 	ksm_slots_pack(&t->kmm, chunk);
-	ksm_fake_no_memory = false;
-	ksm_fake_no_charge = false;
 	check_table(t);
+	check_words(chunk);
+	/* A limit is not in the way of taking less. */
+	ksm_fake_no_memory = false;
 	ksm_slots_pack(&t->kmm, chunk);
+	ksm_fake_no_charge = false;
 	if (chunk == &t->chunk && !chunk->nr)
 		t->parted = false;
 }
@@ -197,22 +213,25 @@ static void test_random(void)
 
 	for (i = 0; i < 100; i++) {
 		one_batch(t);
-		check_size(t, &t->few, 0, t->parted ? PTRS_PER_PTE : NR);
+		check_size(t, &t->kmm.few, 0, t->parted ? PTRS_PER_PTE : NR);
 		if (t->parted)
 			check_size(t, &t->chunk, PTRS_PER_PTE, NR);
 		if (one_in(5))
 			forget_some(t);
 		check_table(t);
-		ksm_slots_pack(&t->kmm, &t->few);
+		ksm_slots_squeeze(&t->kmm.few);
+		check_words(&t->kmm.few);
+		check_table(t);
+		ksm_slots_pack(&t->kmm, &t->kmm.few);
 		if (t->parted)
 			ksm_slots_pack(&t->kmm, &t->chunk);
 		t->parted = t->parted && t->chunk.nr;
 	}
 	for (i = 0; i < NR; i++)
 		t->model[i] = 0;
-	t->few.nr = 0;
+	t->kmm.few.nr = 0;
 	t->chunk.nr = 0;
-	ksm_slots_pack(&t->kmm, &t->few);
+	ksm_slots_pack(&t->kmm, &t->kmm.few);
 	ksm_slots_free(&t->kmm, &t->chunk);
 	CHECK_EQ(atomic_long_read(&t->kmm.bytes), 0);
 	CHECK_EQ(ksm_fake_kmalloc.nr, 0);
@@ -228,19 +247,41 @@ static void test_price(void)
 
 	for (i = 0; i < 22; i++)
 		cands[i].addr = page_addr(i * 40);
-	CHECK_EQ(ksm_slots_open(&t->kmm, &t->few, cands, 22), 0);
+	CHECK_EQ(ksm_slots_open(&t->kmm, &t->kmm.few, cands, 22, KSM_CHARGE_TRY), 0);
 	for (i = 0; i < 22; i++) {
-		*ksm_chunk_slot(&t->few, cands[i].addr) = (unsigned long)&t->items[i * 40];
-		t->few.nr++;
+		*ksm_chunk_slot(&t->kmm.few, cands[i].addr) = (unsigned long)&t->items[i * 40];
+		t->kmm.few.nr++;
 	}
-	ksm_slots_pack(&t->kmm, &t->few);
-	CHECK_EQ(ksm_slots_bytes(&t->few) + 22 * sizeof(struct ksm_rmap_item), 22 * 64);
-	ksm_slots_free(&t->kmm, &t->few);
+	ksm_slots_pack(&t->kmm, &t->kmm.few);
+	CHECK_EQ(ksm_slots_bytes(&t->kmm.few) + 22 * sizeof(struct ksm_rmap_item), 22 * 64);
+	ksm_slots_free(&t->kmm, &t->kmm.few);
+	free(t);
+}
+
+/* The list of few is copied for each page that is looked at: it does not grow for ever. */
+static void test_few(void)
+{
+	struct table *t = table_init();
+	struct ksm_candidate cand;
+	unsigned int i;
+
+	for (i = 0; i < 64; i++) {
+		cand.addr = page_addr(i * 16);
+		CHECK_EQ(ksm_slots_open(&t->kmm, &t->kmm.few, &cand, 1, KSM_CHARGE_TRY), 0);
+		*ksm_chunk_slot(&t->kmm.few, cand.addr) = KSM_SIGHTING;
+		t->kmm.few.nr++;
+	}
+	cand.addr += PAGE_SIZE;
+	CHECK_EQ(ksm_slots_open(&t->kmm, &t->kmm.few, &cand, 1, KSM_CHARGE_TRY), -E2BIG);
+	CHECK_EQ(ksm_slots_open(&t->kmm, &t->chunk, &cand, 1, KSM_CHARGE_TRY), 0);
+	ksm_slots_free(&t->kmm, &t->chunk);
+	ksm_slots_free(&t->kmm, &t->kmm.few);
 	free(t);
 }
 
 const struct ksm_test ksm_slots_tests[] = {
 	SEEDED("slots: random changes of a list and of an array", test_random),
+	ONCE("slots: the list of few pages is short", test_few),
 	ONCE("slots: no page is dearer than on stock", test_price),
 	END
 };
