@@ -562,10 +562,94 @@ TEST_F_TIMEOUT(payer, is_at_its_limit, KSM_TIMEOUT)
 	EXPECT_LE(-ksm_stat_of(self->child.pid, "ksm_process_profit"),
 		  16 * (long)psize() + slack());
 
+	/* It is not asked for a second after it has refused. */
 	ASSERT_EQ(0, ksm_spew(KSM_CGROUP "/memory.max", "max"));
+	sleep(2);
 	ASSERT_EQ(0, ksm_scan(3));
 	EXPECT_EQ(PAID_PAGES, ksm_get("pages_unshared"));
 	EXPECT_EQ(0, cgroup_get("memory.events", "oom_kill "));
+	EXPECT_EQ(0, ksm_child_finish(&self->child));
+}
+
+/* Groups of pages, the same in each, and too few for an array of slots. */
+#define GROUPS		32
+#define GROUP_PAGES	200
+#define GROUP_STRIDE	512
+
+static pid_t fork_and_wait(void)
+{
+	pid_t pid = fork();
+
+	if (pid < 0)
+		_exit(4);
+	if (!pid) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		for (;;)
+			pause();
+	}
+	return pid;
+}
+
+/* A child in the cgroup that has its groups merged, forks, and gives most of them back. */
+static void share_in_cgroup(struct ksm_child *child)
+{
+	char *addr = ksm_map(GROUPS * GROUP_STRIDE);
+	pid_t pid;
+
+	if (addr == MAP_FAILED || ksm_spew(KSM_CGROUP "/cgroup.procs", "0"))
+		_exit(1);
+	for (size_t i = 0; i < GROUPS; i++)
+		ksm_fill_pages(ksm_page(addr, i * GROUP_STRIDE), GROUP_PAGES, 1000000, 1);
+	if (ksm_madvise(addr, GROUPS * GROUP_STRIDE, MADV_MERGEABLE))
+		_exit(2);
+	ksm_child_pause(child);
+	pid = fork_and_wait();
+	ksm_child_pause(child);
+	for (size_t i = 0; i < GROUPS; i++)
+		if (madvise(ksm_page(addr, i * GROUP_STRIDE + 1),
+			    (GROUP_PAGES - 1) * psize(), MADV_DONTNEED))
+			_exit(5);
+	ksm_child_pause(child);
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+	_exit(ksm_pages_hold(addr, 1, 1000000, 0) ? 0 : 3);
+}
+
+/* The child goes on to where it waits next. */
+static bool next_step(struct ksm_child *child)
+{
+	return ksm_write("run", "0") == 0 && ksm_child_go(child) && ksm_child_wait(child);
+}
+
+/*
+ * What is known is kept right in a cgroup at its limit: pages that a fork maps are shared
+ * by it, and those that were given back are not shared any more.
+ */
+TEST_F_TIMEOUT(payer, is_at_its_limit_and_forks, KSM_TIMEOUT)
+{
+	const long nr = GROUPS * GROUP_PAGES;
+	struct ksm_child sharer;
+	char limit[24];
+
+	if (ksm_child_fork(&sharer))
+		share_in_cgroup(&sharer);
+	ASSERT_TRUE(ksm_child_wait(&sharer));
+	ASSERT_EQ(0, ksm_scan(4));
+	ASSERT_EQ(GROUP_PAGES, ksm_get("pages_shared"));
+	ASSERT_EQ(nr - GROUP_PAGES, ksm_get("pages_sharing"));
+	ASSERT_TRUE(next_step(&sharer));
+	snprintf(limit, sizeof(limit), "%ld", cgroup_get("memory.current", NULL));
+	ASSERT_EQ(0, ksm_spew(KSM_CGROUP "/memory.max", limit));
+
+	ASSERT_EQ(0, ksm_scan(3));
+	EXPECT_EQ(2 * nr - GROUP_PAGES, ksm_get("pages_sharing"));
+	ASSERT_TRUE(next_step(&sharer));
+	ASSERT_EQ(0, ksm_scan(3));
+	EXPECT_EQ(GROUPS, ksm_stat_of(sharer.pid, "ksm_merging_pages"));
+	EXPECT_EQ(GROUP_PAGES, ksm_get("pages_shared"));
+	EXPECT_EQ(nr + GROUPS - GROUP_PAGES, ksm_get("pages_sharing"));
+	EXPECT_EQ(0, cgroup_get("memory.events", "oom_kill "));
+	EXPECT_EQ(0, ksm_child_finish(&sharer));
 	EXPECT_EQ(0, ksm_child_finish(&self->child));
 }
 
