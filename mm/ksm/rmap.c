@@ -196,7 +196,8 @@ static bool ksm_items_lead_to(struct hlist_head *items, struct vm_area_struct *v
 /*
  * May a KSM folio be mapped at this address again? The entry that led here may have been
  * moved, or forked, and the item that stood for it have left: who comes by such a way
- * would not be found, and gets a copy.
+ * would not be found, and gets a copy. So does a process that has left the domain, since
+ * nothing in swap was unmerged.
  */
 static bool ksm_swapin_shares(struct folio *folio, struct vm_area_struct *vma,
 			      unsigned long addr)
@@ -204,6 +205,7 @@ static bool ksm_swapin_shares(struct folio *folio, struct vm_area_struct *vma,
 	struct ksm_stable_node *node = ksm_node_of(folio);
 
 	return node && (vma->vm_flags & VM_MERGEABLE) &&
+	       node->domain->identity.cookie == READ_ONCE(vma->vm_mm->ksm_cookie) &&
 	       !(READ_ONCE(ksm_engine.run) & KSM_RUN_UNMERGE) &&
 	       (ksm_items_lead_to(&node->items, vma, addr) ||
 		ksm_items_lead_to(&node->heirs, vma, addr));
@@ -247,8 +249,8 @@ static struct folio *ksm_swapin_alloc(struct vm_area_struct *vma,
  * the next one's. Joining them again would take locks that a fault cannot take, so
  * the next one gets a copy, which ksmd will merge in its time. It is also where a
  * KSM folio is given up while everything is being unmerged; where the pages were
- * withdrawn while they were swapped out, since no unmerging would look for it there; and
- * where no item would lead the reverse map to it.
+ * withdrawn while they were swapped out, or their process left its domain, since no
+ * unmerging would look for it there; and where no item would lead the reverse map to it.
  *
  * Return: @folio, if it can be used; a new folio, locked, charged and uptodate; NULL
  * when there is no memory; ERR_PTR(-EHWPOISON) if @folio's memory is broken.

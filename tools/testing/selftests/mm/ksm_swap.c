@@ -241,6 +241,33 @@ TEST_F_TIMEOUT(swap, back_from_the_swap_cache, KSM_TIMEOUT)
 	EXPECT_TRUE(reclaimable(self->addr, NR_PAGES));
 }
 
+/*
+ * A child has left its parent's domain meanwhile; the parent's items lead to its mappings
+ * still. With ksmd stopped nobody else would notice.
+ */
+TEST_F_TIMEOUT(swap, left_its_domain_while_in_the_swap_cache, KSM_TIMEOUT)
+{
+	struct ksm_child child;
+	int pipe_fds[2];
+
+	if (ksm_domain_of(0) == -1ULL)
+		SKIP(return, "kernel without PR_KSM_DOMAIN");
+	if (ksm_child_fork(&child)) {
+		ksm_child_pause(&child);
+		if (ksm_count_swapped(self->addr, NR_PAGES) != NR_PAGES ||
+		    ksm_domain(PR_KSM_DOMAIN_CREATE, 0) ||
+		    !ksm_pages_hold(self->addr, NR_PAGES, 1, 0))
+			_exit(121);
+		_exit(ksm_count_merged(self->addr, NR_PAGES));
+	}
+	ASSERT_TRUE(ksm_child_wait(&child));
+	ASSERT_TRUE(hold(pipe_fds, self->addr));
+	ASSERT_TRUE(ksm_swap_out(self->addr, NR_PAGES));
+	EXPECT_EQ(0, ksm_child_finish(&child));
+	EXPECT_TRUE(ksm_pages_hold(self->addr, NR_PAGES, 1, 0));
+	EXPECT_EQ(NR_PAGES, ksm_count_merged(self->addr, NR_PAGES));
+}
+
 /* What stands for a merged page in swap is moved over that of another, and to nowhere. */
 TEST_F_TIMEOUT(swap, moved_while_in_the_swap_cache, KSM_TIMEOUT)
 {
