@@ -10,6 +10,7 @@
  * Here is the front door: which areas take part, and which mms are registered. The
  * engine is in mm/ksm/, and Documentation/mm/ksm.rst explains it.
  */
+#include <linux/cred.h>
 #include <linux/errno.h>
 #include <linux/export.h>
 #include <linux/fs.h>
@@ -127,7 +128,7 @@ static int ksm_offer(struct vm_area_struct *vma)
 static int ksm_unmerge_area(struct vm_area_struct *vma, unsigned long start,
 			    unsigned long end)
 {
-	return vma->anon_vma ? ksm_merge_break(vma, start, end, true) : 0;
+	return vma->anon_vma ? ksm_merge_break(vma, start, end, KSM_BREAK_LOCKED) : 0;
 }
 
 static int ksm_unmerge_offered(struct vm_area_struct *vma)
@@ -173,10 +174,10 @@ int ksm_enable_merge_any(struct mm_struct *mm)
  * ksm_disable_merge_any() - take back the offer, and all merged pages with it
  * @mm: the mm, with mmap_lock held for writing
  *
- * Areas that were offered by madvise() are withdrawn too.
+ * Areas that were offered by madvise() are withdrawn too. But if the process does not offer
+ * all that it has nothing is done.
  *
- * Return: 0, and nothing is merged; an error of ksm_merge_break(), with everything
- * offered as before.
+ * Return: 0; an error of ksm_merge_break(), with everything offered as before.
  */
 int ksm_disable_merge_any(struct mm_struct *mm)
 {
@@ -192,16 +193,16 @@ int ksm_disable_merge_any(struct mm_struct *mm)
 
 /**
  * ksm_disable() - unmerge an mm for good, because its pages cannot be shared
- * @mm: the mm, with mmap_lock held for writing
+ * @mm: the mm, registered or not, with mmap_lock held for writing
  *
- * Return: 0, and nothing is merged; an error of ksm_merge_break(), with everything
- * offered as before.
+ * A fork that could not be registered has its parent's merged pages all the same.
+ *
+ * Return: 0, and nothing is merged or offered; an error of ksm_merge_break(), with
+ * everything offered as before.
  */
 int ksm_disable(struct mm_struct *mm)
 {
 	mmap_assert_write_locked(mm);
-	if (!ksm_is_registered(mm))
-		return 0;
 	return ksm_offers_all(mm) ? ksm_disable_merge_any(mm) : ksm_withdraw_all(mm);
 }
 
@@ -298,16 +299,34 @@ void __ksm_exit(struct mm_struct *mm)
 	trace_ksm_exit(mm);
 }
 
-/**
- * __ksm_exec_secure() - an exec gains privileges
- * @mm: its mm, which nobody uses yet, and of which nothing is offered
- *
- * The program has not asked for what its caller has: that all its memory is offered, and
- * in a domain in which the caller could learn what is in it. See cookie.c for why a domain
- * is replaced by a new one.
- */
-void __ksm_exec_secure(struct mm_struct *mm)
+/* Has somebody with the one credentials rights that the other ones do not give? */
+static bool ksm_gains(const struct cred *cred, const struct cred *old)
 {
+	return !uid_eq(cred->euid, old->euid) || !gid_eq(cred->egid, old->egid) ||
+	       !cap_issubset(cred->cap_permitted, old->cap_permitted);
+}
+
+/**
+ * ksm_exec_mmap() - an exec takes another mm
+ * @mm: its mm, in which nothing is mapped but a stack that is not offered
+ * @old: the mm that it is in the place of, with mmap_lock held; or NULL
+ * @cred: credentials of the program; those of its caller are current still
+ *
+ * The domain is taken over, and the offer of everything, which @mm has already; unless
+ * the program gains privileges: another effective user or group, or permitted capabilities
+ * that its caller lacks, by its file or as root's. It has not asked to have all its memory
+ * offered then, in a domain in which its caller could learn what is in it. See cookie.c
+ * for why a domain is replaced by a new one.
+ *
+ * What a security module says (AT_SECURE) does not count. It says so at each transition
+ * between profiles, also of the service manager that has made the offer to that end.
+ */
+void ksm_exec_mmap(struct mm_struct *mm, struct mm_struct *old, const struct cred *cred)
+{
+	if (old)
+		WRITE_ONCE(mm->ksm_cookie, old->ksm_cookie);
+	if (!ksm_gains(cred, current_cred()))
+		return;
 	mm_flags_clear(MMF_VM_MERGE_ANY, mm);
 	if (mm->ksm_cookie)
 		WRITE_ONCE(mm->ksm_cookie, ksm_cookie_draw());

@@ -39,7 +39,7 @@ void __ksm_folio_put(struct folio *folio);
 
 /* With whom a process shares. */
 int ksm_prctl_domain(unsigned long cmd, pid_t pid, unsigned long addr);
-void __ksm_exec_secure(struct mm_struct *mm);
+void ksm_exec_mmap(struct mm_struct *mm, struct mm_struct *old, const struct cred *cred);
 
 /* For /proc/PID/ksm_stat. */
 long ksm_process_profit(struct mm_struct *mm);
@@ -115,18 +115,6 @@ static inline int ksm_execve(struct mm_struct *mm)
 	return mm_flags_test(MMF_VM_MERGE_ANY, mm) ? __ksm_enter(mm) : 0;
 }
 
-/*
- * An exec puts @mm, which nothing is mapped in but a stack that is not offered, in the
- * place of @old, or of no mm at all. @old's mmap_lock is held.
- */
-static inline void ksm_exec_mmap(struct mm_struct *mm, struct mm_struct *old, bool secure)
-{
-	if (old)
-		WRITE_ONCE(mm->ksm_cookie, old->ksm_cookie);
-	if (secure)
-		__ksm_exec_secure(mm);
-}
-
 static inline void ksm_exit(struct mm_struct *mm)
 {
 	if (mm_flags_test(MMF_VM_MERGEABLE, mm))
@@ -162,7 +150,7 @@ static inline int ksm_execve(struct mm_struct *mm)
 
 static inline void ksm_fork(struct mm_struct *child, struct mm_struct *parent) { }
 static inline void
-ksm_exec_mmap(struct mm_struct *mm, struct mm_struct *old, bool secure) { }
+ksm_exec_mmap(struct mm_struct *mm, struct mm_struct *old, const struct cred *cred) { }
 static inline void ksm_exit(struct mm_struct *mm) { }
 static inline void ksm_might_unmap_zero_page(struct mm_struct *mm, pte_t pte) { }
 static inline void ksm_might_map_zero_page(struct mm_struct *mm, pte_t pte) { }

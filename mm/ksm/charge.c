@@ -76,6 +76,68 @@ static void ksm_charge_pay_back(struct obj_cgroup *payer, size_t bytes)
 }
 #endif /* CONFIG_MEMCG */
 
+/* Pages that a memory cgroup must have room for before ksmd copies one. */
+#define KSM_ROOM_PAGES	8
+
+/**
+ * ksm_mm_is_owned() - is there a process whose memory an mm is?
+ * @mm: the mm
+ *
+ * Not where the last one has exited or executed another program, and somebody else holds
+ * the mm still; nor for a moment within such an exit or exec. What is charged to such an mm
+ * is charged to nobody, and what its owner is says nothing of it.
+ *
+ * Context: any. KUnit tests, whose mms have no processes, put an answer in its place.
+ * Return: whether its owner, asked for before this, was of this mm at that time, too.
+ */
+bool ksm_mm_is_owned(struct mm_struct *mm)
+{
+	bool owned = true;
+
+	KUNIT_STATIC_STUB_REDIRECT(ksm_mm_is_owned, mm);
+#ifdef CONFIG_MEMCG
+	/* An exec takes the other mm first, and what else it changes later. */
+	smp_rmb();
+	scoped_guard(rcu) {
+		struct task_struct *owner = rcu_dereference(mm->owner);
+
+		owned = owner && READ_ONCE(owner->mm) == mm;
+	}
+#endif
+	return owned;
+}
+
+/**
+ * ksm_charge_has_room() - may a page of an mm be copied without harm to its process?
+ * @mm: the mm, with mmap_lock held
+ *
+ * The fault that copies it charges it as if the process had asked for it: where there is no
+ * room, and nothing to be reclaimed, somebody is killed. So make sure that there is. What is
+ * charged here, and given back, stays with this CPU, and is what the fault takes; before
+ * anybody is killed it is looked for on all CPUs. Only others who use up the last pages of
+ * the cgroup at this moment can take it away; they would be at its limit anyway.
+ *
+ * Without accounting of kernel memory (cgroup.memory=nokmem) nothing is known of the room.
+ *
+ * Context: has nothing reclaimed.
+ * Return: false if the cgroup is at its limit, or if nobody pays at all.
+ */
+bool ksm_charge_has_room(struct mm_struct *mm)
+{
+	const size_t bytes = KSM_ROOM_PAGES * PAGE_SIZE;
+	struct obj_cgroup *payer;
+	bool room;
+
+	if (!ksm_mm_is_owned(mm))
+		return false;
+	payer = ksm_charge_payer(mm);
+	room = !ksm_charge_payer_with(payer, bytes, KSM_CHARGE_TRY);
+	if (room)
+		ksm_charge_pay_back(payer, bytes);
+	obj_cgroup_put(payer);
+	return room;
+}
+
 static void ksm_charge_forget_payer(struct ksm_mm *kmm)
 {
 	obj_cgroup_put(kmm->payer);

@@ -14,7 +14,8 @@
  * A process that gives another one a cookie, or takes the other's, can learn thereafter
  * what is in its memory. That takes the right to read it, by ptrace.
  *
- * The exec of a set-uid program, or of any other that gains privileges, leaves the domain
+ * The exec of a set-uid program, or of any other that gains privileges by credentials,
+ * leaves the domain
  * of the caller, who could learn what is in the program's memory otherwise. It does not
  * come back to having no cookie, for that would be the way out for a process that was
  * given one. It gets a new one; if it had none, it has none.
@@ -49,7 +50,8 @@ static int ksm_cookie_write(struct mm_struct *mm, u64 cookie)
 
 	if (err)
 		return err;
-	err = ksm_unmerge_locked(mm);
+	/* Nobody but the process itself can have it killed for lack of memory. */
+	err = ksm_unmerge_locked(mm, mm != current->mm);
 	if (!err)
 		WRITE_ONCE(mm->ksm_cookie, cookie);
 	mmap_write_unlock(mm);

@@ -68,40 +68,47 @@ static void ksm_identify_user(struct ksm_mm *kmm, struct task_struct *owner,
 	identity->caps = cred->cap_permitted.val;
 }
 
-/* By the task that owns the mm; one that nobody owns any more is about to go. */
-static void ksm_identify_by_owner(struct ksm_mm *kmm, struct ksm_identity *identity)
+/*
+ * By the task that owns the mm. One that nobody owns is about to go: it belongs to nobody
+ * else for that, and unmerging it would be on nobody's account.
+ */
+static int ksm_identify_by_owner(struct ksm_mm *kmm, struct ksm_identity *identity)
 {
+	struct mm_struct *mm = kmm->slot.mm;
 	struct task_struct *owner;
 
-	rcu_read_lock();
-	owner = rcu_dereference(kmm->slot.mm->owner);
+	guard(rcu)();
+	owner = rcu_dereference(mm->owner);
 	if (!owner)
-		ksm_identify_process(kmm, identity);
-	else if (identity->policy == KSM_POLICY_USER)
+		return -ESRCH;
+	if (identity->policy == KSM_POLICY_USER)
 		ksm_identify_user(kmm, owner, identity);
 	else
 		identity->who = mem_cgroup_id(mem_cgroup_from_task(owner));
-	rcu_read_unlock();
+	/* Last of all: what was read before is not of another program that it executes. */
+	return ksm_mm_is_owned(mm) ? 0 : -ESRCH;
 }
 #else
-static void ksm_identify_by_owner(struct ksm_mm *kmm, struct ksm_identity *identity)
+static int ksm_identify_by_owner(struct ksm_mm *kmm, struct ksm_identity *identity)
 {
+	return 0;
 }
 #endif
 
-/* Whom an mm belongs to, at this moment. */
-static struct ksm_identity ksm_identify(struct ksm_mm *kmm)
+/* Whom an mm belongs to, at this moment. Return: -ESRCH if to nobody. */
+static int ksm_identify(struct ksm_mm *kmm, struct ksm_identity *identity)
 {
-	struct ksm_identity identity = {
+	*identity = (struct ksm_identity) {
 		.policy = READ_ONCE(kmm->engine->knobs.merge_domains),
 		.cookie = READ_ONCE(kmm->slot.mm->ksm_cookie),
 	};
 
-	if (identity.policy == KSM_POLICY_PROCESS)
-		ksm_identify_process(kmm, &identity);
-	else if (identity.policy != KSM_POLICY_GLOBAL)
-		ksm_identify_by_owner(kmm, &identity);
-	return identity;
+	if (identity->policy == KSM_POLICY_GLOBAL)
+		return 0;
+	if (identity->policy != KSM_POLICY_PROCESS)
+		return ksm_identify_by_owner(kmm, identity);
+	ksm_identify_process(kmm, identity);
+	return 0;
 }
 
 /**
@@ -112,9 +119,10 @@ static struct ksm_identity ksm_identify(struct ksm_mm *kmm)
  */
 bool ksm_identity_holds(struct ksm_mm *kmm)
 {
-	struct ksm_identity identity = ksm_identify(kmm);
+	struct ksm_identity identity;
 
-	return ksm_identity_equal(&kmm->domain->identity, &identity);
+	return !ksm_identify(kmm, &identity) &&
+	       ksm_identity_equal(&kmm->domain->identity, &identity);
 }
 
 /**
@@ -122,15 +130,18 @@ bool ksm_identity_holds(struct ksm_mm *kmm)
  * @kmm: the mm; it is not exiting
  *
  * Context: may sleep, and fault; the engine mutex is held, and no mmap lock.
- * Return: 0; -ENOMEM, or an error of ksm_unmerge_mm(): @kmm is in its old domain still,
- * with nothing waiting there, and not to be scanned.
+ * Return: 0; -ESRCH if no process owns it, and nothing is done; -ENOMEM, or an error of
+ * ksm_unmerge_mm(): @kmm is in its old domain still, with nothing waiting there. After an
+ * error it is not to be scanned.
  */
 int ksm_identity_update(struct ksm_mm *kmm)
 {
-	struct ksm_identity identity = ksm_identify(kmm);
 	struct ksm_domain *domain = kmm->domain;
-	int err = 0;
+	struct ksm_identity identity;
+	int err = ksm_identify(kmm, &identity);
 
+	if (err)
+		return err;
 	if (domain && ksm_identity_equal(&domain->identity, &identity))
 		return 0;
 	if (domain) {

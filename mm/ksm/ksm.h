@@ -826,7 +826,7 @@ void ksm_join_release(struct ksm_engine *engine, struct ksm_rmap_item *item, u64
 int ksm_unmerge_all(struct ksm_engine *engine);
 void ksm_unmerge_forget_all(struct ksm_engine *engine);
 int ksm_unmerge_mm(struct ksm_mm *kmm);
-int ksm_unmerge_locked(struct mm_struct *mm);
+int ksm_unmerge_locked(struct mm_struct *mm, bool sparing);
 void ksm_unmerge_forget(struct ksm_mm *kmm);
 int ksm_unmerge_empty_stable(struct ksm_engine *engine);
 void ksm_unmerge_pfn_range(struct ksm_engine *engine, unsigned long start_pfn,
@@ -857,13 +857,16 @@ unsigned int ksm_draw_frames(int nid, struct page **frames);
 bool ksm_draw_redo(struct page *page);
 
 /* merge.c: page table surgery, both ways */
+#define KSM_BREAK_LOCKED	BIT(0)	/* mmap_lock is held for writing */
+#define KSM_BREAK_SPARING	BIT(1)	/* not if the process might be killed for it */
+
 struct page *ksm_merge_lookup(struct vm_area_struct *vma, unsigned long addr);
 int ksm_merge_split(struct page *page);
 void ksm_merge_freeze(struct ksm_merge *merges, unsigned int nr);
 void ksm_merge_replace(struct ksm_merge *merges, unsigned int nr);
 vm_fault_t ksm_merge_unshare(struct vm_area_struct *vma, unsigned long addr);
 int ksm_merge_break(struct vm_area_struct *vma, unsigned long start,
-		    unsigned long end, bool vma_write_locked);
+		    unsigned long end, unsigned int how);
 int ksm_merge_break_page(struct mm_struct *mm, unsigned long addr);
 
 /* chunk.c: the slots of an mm */
@@ -1064,6 +1067,8 @@ void ksm_node_orphan(struct ksm_engine *engine, struct ksm_stable_node *node);
 int ksm_node_create_cache(void);
 
 /* charge.c: what all that takes, and who pays */
+bool ksm_mm_is_owned(struct mm_struct *mm);
+bool ksm_charge_has_room(struct mm_struct *mm);
 bool ksm_charge_is_refused(const struct ksm_mm *kmm);
 int ksm_charge(struct ksm_mm *kmm, size_t bytes, enum ksm_charge_how how);
 void ksm_uncharge(struct ksm_mm *kmm, size_t bytes);

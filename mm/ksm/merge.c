@@ -469,12 +469,14 @@ vm_fault_t ksm_merge_unshare(struct vm_area_struct *vma, unsigned long addr)
  *	 /dev/mem say, is none of our business
  * @start: start of the range
  * @end: end of the range
- * @vma_write_locked: whether @vma is, or its mmap_lock held for reading only
+ * @how: KSM_BREAK_LOCKED if mmap_lock is held for writing, not for reading only;
+ *	 KSM_BREAK_SPARING if it is not the process, or root, that wants it
  *
  * An unshare fault is what copies a page. It is repeated until no merged page is
  * left, because a fault may return early without having done anything. It may fail
  * for lack of memory, in a memory cgroup above all. Then the range may be half done,
- * which is no harm: merged pages are as good as others.
+ * which is no harm: merged pages are as good as others. Sparing the process, it ends before
+ * the cgroup is full.
  *
  * After any other failure the page may have gone. If it is still mapped, leave it, and
  * go on with the rest of the range: memory that has failed cannot be copied, and
@@ -485,9 +487,9 @@ vm_fault_t ksm_merge_unshare(struct vm_area_struct *vma, unsigned long addr)
  * -EHWPOISON or -EFAULT if pages that could not be copied are all that is left.
  */
 int ksm_merge_break(struct vm_area_struct *vma, unsigned long start,
-		    unsigned long end, bool vma_write_locked)
+		    unsigned long end, unsigned int how)
 {
-	const struct mm_walk_ops *ops = vma_write_locked ?
+	const struct mm_walk_ops *ops = how & KSM_BREAK_LOCKED ?
 		&ksm_break_write_ops : &ksm_break_read_ops;
 	int found, err, failed = 0;
 
@@ -497,6 +499,8 @@ int ksm_merge_break(struct vm_area_struct *vma, unsigned long start,
 		found = walk_page_range_vma(vma, start, end, ops, &start);
 		if (found <= 0)
 			return found ?: failed;
+		if ((how & KSM_BREAK_SPARING) && !ksm_charge_has_room(vma->vm_mm))
+			return -ENOMEM;
 		err = vm_fault_to_errno(ksm_merge_unshare(vma, start), FOLL_HWPOISON);
 		if (err == -ENOMEM)
 			return err;
@@ -514,7 +518,8 @@ int ksm_merge_break(struct vm_area_struct *vma, unsigned long start,
  * @mm: the mm
  * @addr: where the page is; nothing is done if it was not offered, or is not shared
  *
- * The fault may need the mmap lock, so that is the lock here.
+ * The fault may need the mmap lock, so that is the lock here. It is ksmd that wants it: the
+ * process is spared.
  *
  * Context: may sleep, and fault; no lock of @mm is held.
  * Return: 0, or an error of ksm_merge_break().
@@ -527,7 +532,7 @@ int ksm_merge_break_page(struct mm_struct *mm, unsigned long addr)
 	mmap_read_lock(mm);
 	vma = atomic_read(&mm->mm_users) ? vma_lookup(mm, addr) : NULL;
 	if (vma && vma->anon_vma && (vma->vm_flags & VM_MERGEABLE))
-		err = ksm_merge_break(vma, addr, addr + PAGE_SIZE, false);
+		err = ksm_merge_break(vma, addr, addr + PAGE_SIZE, KSM_BREAK_SPARING);
 	mmap_read_unlock(mm);
 	return err;
 }

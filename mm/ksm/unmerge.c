@@ -34,8 +34,8 @@ void ksm_unmerge_forget(struct ksm_mm *kmm)
 	ksm_chunk_retire(kmm, 0, ULONG_MAX);
 }
 
-/* Give an mm its own pages back. Its mmap_lock is held, for writing if @locked. */
-static int ksm_unmerge_areas(struct mm_struct *mm, bool locked)
+/* Give an mm its own pages back. Its mmap_lock is held; @how as for ksm_merge_break(). */
+static int ksm_unmerge_areas(struct mm_struct *mm, unsigned int how)
 {
 	struct vm_area_struct *vma;
 	int err, failed = 0;
@@ -44,7 +44,7 @@ static int ksm_unmerge_areas(struct mm_struct *mm, bool locked)
 	for_each_vma(vmi, vma) {
 		if (!(vma->vm_flags & VM_MERGEABLE) || !vma->anon_vma)
 			continue;
-		err = ksm_merge_break(vma, vma->vm_start, vma->vm_end, locked);
+		err = ksm_merge_break(vma, vma->vm_start, vma->vm_end, how);
 		if (ksm_unmerge_is_over(err))
 			return err;
 		failed = err ?: failed;
@@ -55,19 +55,22 @@ static int ksm_unmerge_areas(struct mm_struct *mm, bool locked)
 /**
  * ksm_unmerge_locked() - give a process its own pages back
  * @mm: its mm, registered or not; its mmap_lock is held for writing
+ * @sparing: whether to end before the process might be killed for lack of memory
  *
  * Context: may sleep, and fault.
  * Return: 0, and nothing is merged; an error of ksm_merge_break() with part of the work done.
  */
-int ksm_unmerge_locked(struct mm_struct *mm)
+int ksm_unmerge_locked(struct mm_struct *mm, bool sparing)
 {
 	mmap_assert_write_locked(mm);
-	return ksm_unmerge_areas(mm, true);
+	return ksm_unmerge_areas(mm, KSM_BREAK_LOCKED | (sparing ? KSM_BREAK_SPARING : 0));
 }
 
 /**
  * ksm_unmerge_mm() - give an mm its own pages back, and forget them
  * @kmm: the mm; it is not exiting
+ *
+ * It is ksmd that wants it: the process is spared.
  *
  * Context: may sleep, and fault; the engine mutex is held, and no mmap lock.
  * Return: 0, and nothing is merged; an error of ksm_merge_break() with part of the work
@@ -79,7 +82,7 @@ int ksm_unmerge_mm(struct ksm_mm *kmm)
 
 	lockdep_assert_held(&kmm->engine->mutex);
 	mmap_read_lock(kmm->slot.mm);
-	err = ksm_unmerge_areas(kmm->slot.mm, false);
+	err = ksm_unmerge_areas(kmm->slot.mm, KSM_BREAK_SPARING);
 	mmap_read_unlock(kmm->slot.mm);
 	if (!err)
 		ksm_unmerge_forget(kmm);
@@ -97,7 +100,7 @@ static int ksm_unmerge_step(struct ksm_engine *engine)
 	mmap_read_lock(mm);
 	exiting = !atomic_read(&mm->mm_users);
 	if (!exiting)
-		err = ksm_unmerge_areas(mm, false);
+		err = ksm_unmerge_areas(mm, 0);
 	if (!err)
 		ksm_unmerge_forget(kmm);
 	mmap_read_unlock(mm);

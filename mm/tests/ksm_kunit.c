@@ -57,6 +57,7 @@ static const char *const kt_caches[] = {
  * @failing: what it is to return
  * @fails_too_late: it is to unshare the page nevertheless
  * @nr_failed: how often it did
+ * @ownerless: no mm is owned by a process
  */
 struct kt {
 	struct ksm_engine engine;
@@ -71,6 +72,7 @@ struct kt {
 	vm_fault_t failing;
 	bool fails_too_late;
 	unsigned int nr_failed;
+	bool ownerless;
 };
 
 static struct ksm_engine *kt_engine(struct kunit *test)
@@ -379,6 +381,14 @@ static long kt_objects(const char *name)
 	return info.active_objs;
 }
 
+/* Their mms are the tests' own, and have no processes. */
+static bool kt_is_owned(struct mm_struct *mm)
+{
+	struct kt *kt = kunit_get_current_test()->priv;
+
+	return !kt->ownerless;
+}
+
 static int kt_start(struct ksm_engine *engine)
 {
 	int err;
@@ -402,6 +412,7 @@ static int ksm_test_init(struct kunit *test)
 		kt->objects[i] = kt_objects(kt_caches[i]);
 	ksm_engine_init(&kt->engine, 0);
 	kt->engine.knobs.smart_scan = false;
+	kunit_activate_static_stub(test, ksm_mm_is_owned, kt_is_owned);
 	return kt_start(&kt->engine);
 }
 

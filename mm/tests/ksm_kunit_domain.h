@@ -93,19 +93,45 @@ static void ksm_test_domain_is_forked_with_memory(struct kunit *test)
 static void ksm_test_domain_over_exec(struct kunit *test)
 {
 	struct mm_struct *old = kt_bare_mm(test), *mm = kt_bare_mm(test);
+	struct cred cred = *current_cred();
 
 	old->ksm_cookie = 5;
 	mm_flags_set(MMF_VM_MERGE_ANY, mm);
-	ksm_exec_mmap(mm, old, false);
+	cap_clear(cred.cap_permitted);
+	ksm_exec_mmap(mm, old, &cred);
 	KUNIT_EXPECT_EQ(test, mm->ksm_cookie, 5);
 	KUNIT_EXPECT_TRUE(test, mm_flags_test(MMF_VM_MERGE_ANY, mm));
-	ksm_exec_mmap(mm, old, true);
+	cred.egid = KGIDT_INIT(1);
+	ksm_exec_mmap(mm, old, &cred);
 	KUNIT_EXPECT_NE(test, mm->ksm_cookie, 5);
 	KUNIT_EXPECT_NE(test, mm->ksm_cookie, 0);
 	KUNIT_EXPECT_FALSE(test, mm_flags_test(MMF_VM_MERGE_ANY, mm));
 	old->ksm_cookie = 0;
-	ksm_exec_mmap(mm, old, true);
+	ksm_exec_mmap(mm, old, &cred);
 	KUNIT_EXPECT_EQ(test, mm->ksm_cookie, 0);
+}
+
+/* Copies of what no process owns any more would be charged to nobody. */
+static void ksm_test_domain_without_owner(struct kunit *test)
+{
+	struct kt_pair pair = kt_merged_pair(test, 2);
+	struct kt *kt = test->priv;
+	struct mm_struct *child;
+
+	kt->ownerless = true;
+	kt->engine.knobs.merge_domains = KSM_POLICY_USER;
+	kt_scan(test, KT_SETTLE);
+	KUNIT_EXPECT_TRUE(test, kt_shared(pair.a, pair.at_a, pair.b, pair.at_b));
+	KT_EXPECT_STAT(test, SHARING, 3);
+	kt->engine.knobs.merge_domains = KSM_POLICY_PROCESS;
+	child = kt_fork(test, pair.a);
+	KUNIT_EXPECT_EQ(test, kt_register(&kt->engine, child), 0);
+	kt_scan(test, KT_SETTLE);
+	KUNIT_EXPECT_TRUE(test, kt_shared(pair.a, pair.at_a, child, pair.at_a));
+	kt->ownerless = false;
+	kt_scan(test, 2 * KT_SETTLE);
+	KUNIT_EXPECT_FALSE(test, kt_shared(pair.a, pair.at_a, pair.b, pair.at_b));
+	KUNIT_EXPECT_FALSE(test, kt_shared(pair.a, pair.at_a, child, pair.at_a));
 }
 
 /* The cookie changes after pages were looked up, and before they would be merged. */
@@ -417,6 +443,7 @@ static struct kunit_case ksm_test_domain_cases[] = {
 	KUNIT_CASE(ksm_test_domain_parts_children),
 	KUNIT_CASE(ksm_test_domain_is_forked_with_memory),
 	KUNIT_CASE(ksm_test_domain_over_exec),
+	KUNIT_CASE(ksm_test_domain_without_owner),
 	KUNIT_CASE(ksm_test_domain_changes_within_batch),
 	KUNIT_CASE(ksm_test_domain_change_fails),
 	KUNIT_CASE(ksm_test_domain_change_not_noticed),

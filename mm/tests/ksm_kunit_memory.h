@@ -73,7 +73,7 @@ static int kt_break(struct mm_struct *mm, unsigned long addr, unsigned long nr)
 	mmap_read_lock(mm);
 	vma = vma_lookup(mm, addr);
 	if (vma)
-		err = ksm_merge_break(vma, addr, addr + nr * PAGE_SIZE, false);
+		err = ksm_merge_break(vma, addr, addr + nr * PAGE_SIZE, 0);
 	mmap_read_unlock(mm);
 	return err;
 }
@@ -926,15 +926,13 @@ static bool kt_offered(struct mm_struct *mm, unsigned long addr)
 	return offered;
 }
 
-/* For an mm that is said to be registered with the engine that is in use. */
+/* For an mm that is not registered with the engine that is in use. */
 static int kt_disable(struct mm_struct *mm)
 {
 	int err;
 
 	mmap_write_lock(mm);
-	mm_flags_set(MMF_VM_MERGEABLE, mm);
 	err = ksm_disable(mm);
-	mm_flags_clear(MMF_VM_MERGEABLE, mm);
 	mmap_write_unlock(mm);
 	return err;
 }
@@ -943,13 +941,6 @@ static void ksm_test_ksm_disable_unmerges(struct kunit *test)
 {
 	struct kt_pair pair = kt_merged_pair(test, 1);
 	struct mm_struct *mm = pair.a;
-	int err;
-
-	mmap_write_lock(mm);
-	err = ksm_disable(mm);
-	mmap_write_unlock(mm);
-	KUNIT_EXPECT_EQ(test, err, 0);
-	KUNIT_EXPECT_TRUE(test, kt_is_ksm(mm, pair.at_a));
 
 	KUNIT_EXPECT_EQ(test, kt_disable(mm), 0);
 	KUNIT_EXPECT_FALSE(test, kt_is_ksm(mm, pair.at_a));

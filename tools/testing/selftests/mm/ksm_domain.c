@@ -13,9 +13,11 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
+#include <sys/auxv.h>
 #include <sys/ioctl.h>
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/xattr.h>
 #include "ksm_reclaim.h"
 
@@ -1344,8 +1346,10 @@ FIXTURE_VARIANT(exec)
 {
 	const char *policy;
 	const char *cgroup;
+	uid_t real_uid;
 	unsigned int how;
 	bool domain;		/* the caller has one of its own */
+	bool gains_nothing;	/* but AT_SECURE is set */
 };
 
 FIXTURE_VARIANT_ADD(exec, plain)
@@ -1378,6 +1382,20 @@ FIXTURE_VARIANT_ADD(exec, setuid_memcg)
 	.policy = "memcg", .how = EXEC_SETUID, .domain = true, .cgroup = CGROUP_A,
 };
 
+/* The caller has what the program would give, */
+FIXTURE_VARIANT_ADD(exec, file_caps_of_the_caller)
+{
+	.policy = "global", .how = KEEP_CAPS | EXEC_FILE_CAPS, .domain = true,
+	.gains_nothing = true,
+};
+
+/* or has got it by an exec before. */
+FIXTURE_VARIANT_ADD(exec, two_uids)
+{
+	.policy = "global", .real_uid = UID_B, .how = EXEC, .domain = true,
+	.gains_nothing = true,
+};
+
 FIXTURE_SETUP(exec)
 {
 	const char *why_not = begin(variant->policy);
@@ -1405,15 +1423,28 @@ static bool offers_all(pid_t pid)
 	return ksm_slurp(path, buf, sizeof(buf) - 1) > 0 && strstr(buf, "ksm_merge_any: yes");
 }
 
+static bool is_secure(pid_t pid)
+{
+	unsigned long auxv[128] = { 0 };
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/auxv", pid);
+	ksm_slurp(path, (char *)auxv, sizeof(auxv) - 2 * sizeof(*auxv));
+	for (int i = 0; auxv[i]; i += 2)
+		if (auxv[i] == AT_SECURE)
+			return auxv[i + 1];
+	return false;
+}
+
 /* They leave what their caller has wished for, but do not come back to no domain. */
 TEST_F_TIMEOUT(exec, privileged_programs_leave, KSM_TIMEOUT)
 {
 	struct role execs = {
-		.uid = UID_A, .gid = GID_A, .cgroup = variant->cgroup,
-		.how = variant->how | MERGE_ANY,
+		.uid = UID_A, .real_uid = variant->real_uid, .gid = GID_A,
+		.cgroup = variant->cgroup, .how = variant->how | MERGE_ANY,
 	};
 	struct role waits = { .cgroup = variant->cgroup };
-	bool leaves = variant->how & EXEC_PRIVILEGED;
+	bool leaves = (variant->how & EXEC_PRIVILEGED) && !variant->gains_nothing;
 	struct ksm_child a, b;
 	__u64 domain;
 
@@ -1422,6 +1453,7 @@ TEST_F_TIMEOUT(exec, privileged_programs_leave, KSM_TIMEOUT)
 	domain = ksm_domain_of(0);
 	ASSERT_TRUE(start(&a, &waits));
 	ASSERT_TRUE(start(&b, &execs));
+	EXPECT_EQ(leaves || variant->gains_nothing, is_secure(b.pid));
 	EXPECT_EQ(!leaves, offers_all(b.pid));
 	EXPECT_EQ(leaves && domain, domain != ksm_domain_of(b.pid));
 	EXPECT_EQ(!domain, !ksm_domain_of(b.pid));
@@ -2198,6 +2230,240 @@ TEST_F_TIMEOUT(full_cgroup, nobody_is_killed, KSM_TIMEOUT)
 		;
 	EXPECT_EQ(0, ksm_child_end(&child));
 }
+
+/*
+ * A process in a memory cgroup that has no room for copies of all its pages: with them, it
+ * would be killed. It stays merged then, until there is.
+ */
+#define NR_MANY		512
+#define SMALL		"1M"
+
+FIXTURE(small_cgroup) {};
+
+FIXTURE_SETUP(small_cgroup)
+{
+	const char *why_not = begin("memcg");
+
+	if (why_not)
+		SKIP(return, "%s", why_not);
+	ksm_spew(CGROUP_B "/memory.swap.max", "0");
+	ASSERT_EQ(0, ksm_write("smart_scan", "0"));
+	ASSERT_EQ(0, ksm_write("max_page_sharing", "1024"));
+}
+
+FIXTURE_TEARDOWN_PARENT(small_cgroup)
+{
+	end();
+	for (int i = 0; i < 100 && rmdir(CGROUP_B) && errno == EBUSY; i++)
+		usleep(10000);
+}
+
+static long kills_in_b(void)
+{
+	char text[512], *word;
+
+	if (ksm_slurp(CGROUP_B "/memory.events", text, sizeof(text)) <= 0)
+		return -1;
+	word = strstr(text, "oom_kill ");
+	return word ? atol(word + strlen("oom_kill ")) : -1;
+}
+
+/* Pages are merged already when the process, or a child of it, comes into the cgroup. */
+static void move_into_b(struct ksm_child *child)
+{
+	ksm_child_pause(child);
+	join(CGROUP_B);
+	ksm_child_pause(child);
+	_exit(!ksm_pages_hold(PARTY_ADDR, NR_MANY, SEED, 0));
+}
+
+static void start_many(struct ksm_child *child)
+{
+	if (!ksm_child_fork(child))
+		return;
+	join(CGROUP_A);
+	must(ksm_map_at(PARTY_ADDR, NR_MANY) == PARTY_ADDR);
+	ksm_fill_pages(PARTY_ADDR, NR_MANY, SEED, 0);
+	must(!ksm_madvise(PARTY_ADDR, NR_MANY, MADV_MERGEABLE));
+	move_into_b(child);
+}
+
+static void give_room(struct __test_metadata *_metadata)
+{
+	EXPECT_EQ(0, kills_in_b());
+	EXPECT_EQ(0, ksm_spew(CGROUP_B "/memory.max", "max"));
+}
+
+TEST_F_TIMEOUT(small_cgroup, moved_into, KSM_TIMEOUT)
+{
+	struct ksm_child child;
+	unsigned long pfn;
+
+	start_many(&child);
+	ASSERT_TRUE(ksm_child_wait(&child));
+	ASSERT_EQ(0, ksm_scan(3));
+	ASSERT_EQ(NR_MANY - 1, ksm_get("pages_sharing"));
+	pfn = ksm_pfn_of(child.pid, ksm_page(PARTY_ADDR, NR_MANY - 1));
+	ASSERT_EQ(0, ksm_spew(CGROUP_B "/memory.max", SMALL));
+	ASSERT_TRUE(next(&child));
+	ASSERT_EQ(0, ksm_scan(SETTLE));
+	/* What there was no room for. */
+	EXPECT_EQ(pfn, ksm_pfn_of(child.pid, ksm_page(PARTY_ADDR, NR_MANY - 1)));
+	give_room(_metadata);
+	ASSERT_EQ(0, ksm_scan(SETTLE));
+	EXPECT_NE(pfn, ksm_pfn_of(child.pid, ksm_page(PARTY_ADDR, NR_MANY - 1)));
+	EXPECT_EQ(NR_MANY - 1, ksm_get("pages_sharing"));
+	EXPECT_EQ(0, ksm_child_finish(&child));
+}
+
+/* The child of one whose pages it is not to share: they are parted one by one. */
+TEST_F_TIMEOUT(small_cgroup, forked_into, KSM_TIMEOUT)
+{
+	struct ksm_child child;
+
+	ASSERT_EQ(0, ksm_write("merge_domains", "process"));
+	ASSERT_EQ(PARTY_ADDR, ksm_map_at(PARTY_ADDR, NR_MANY));
+	ksm_fill_pages(PARTY_ADDR, NR_MANY, SEED, 0);
+	ASSERT_EQ(0, ksm_madvise(PARTY_ADDR, NR_MANY, MADV_MERGEABLE));
+	ASSERT_EQ(0, ksm_scan(3));
+	ASSERT_EQ(NR_MANY, ksm_count_merged(PARTY_ADDR, NR_MANY));
+	if (ksm_child_fork(&child))
+		move_into_b(&child);
+	ASSERT_TRUE(ksm_child_wait(&child));
+	ASSERT_EQ(0, ksm_spew(CGROUP_B "/memory.max", SMALL));
+	ASSERT_TRUE(next(&child));
+	ASSERT_EQ(0, ksm_scan(1));
+	give_room(_metadata);
+	ASSERT_EQ(0, ksm_scan(SETTLE));
+	for (int i = 0; i < NR_MANY; i++)
+		ASSERT_NE(ksm_pfn(PARTY_ADDR), ksm_pfn_of(child.pid, ksm_page(PARTY_ADDR, i)));
+	EXPECT_TRUE(ksm_pages_hold(PARTY_ADDR, NR_MANY, SEED, 0));
+	EXPECT_EQ(0, ksm_child_finish(&child));
+}
+
+/* By prctl, somebody else has it leave its domain. */
+TEST_F_TIMEOUT(small_cgroup, domain_created_by_another, KSM_TIMEOUT)
+{
+	struct ksm_child child;
+
+	ASSERT_EQ(0, ksm_write("merge_domains", "global"));
+	start_many(&child);
+	ASSERT_TRUE(ksm_child_wait(&child));
+	ASSERT_EQ(0, ksm_scan(3));
+	ASSERT_EQ(NR_MANY - 1, ksm_get("pages_sharing"));
+	ASSERT_EQ(0, ksm_spew(CGROUP_B "/memory.max", SMALL));
+	ASSERT_TRUE(next(&child));
+	EXPECT_EQ(-ENOMEM, ksm_domain(PR_KSM_DOMAIN_CREATE, child.pid));
+	EXPECT_EQ(0, ksm_domain_of(child.pid));
+	give_room(_metadata);
+	EXPECT_EQ(0, ksm_domain(PR_KSM_DOMAIN_CREATE, child.pid));
+	EXPECT_NE(0, ksm_domain_of(child.pid));
+	EXPECT_EQ(0, ksm_child_finish(&child));
+}
+
+#ifdef UFFD_USER_MODE_ONLY
+/*
+ * Memory that no process has any more, but that somebody reads: its reading waits for a
+ * page of it. Copies of it would be charged to nobody.
+ */
+FIXTURE(ownerless) {};
+
+FIXTURE_VARIANT(ownerless)
+{
+	const char *policy;
+};
+
+FIXTURE_VARIANT_ADD(ownerless, user)
+{
+	.policy = "user",
+};
+
+FIXTURE_VARIANT_ADD(ownerless, memcg)
+{
+	.policy = "memcg",
+};
+
+FIXTURE_SETUP(ownerless)
+{
+	const char *why_not = begin(variant->policy);
+
+	if (why_not)
+		SKIP(return, "%s", why_not);
+	ASSERT_EQ(0, ksm_write("smart_scan", "0"));
+}
+
+FIXTURE_TEARDOWN_PARENT(ownerless)
+{
+	end();
+}
+
+/* The one that dies has the trap in its memory, its parent the other end of it. */
+static void die_later(struct ksm_child *child)
+{
+	struct trap trap;
+
+	must(trap_set(&trap));
+	must(write(child->there[1], &trap, sizeof(trap)) == sizeof(trap));
+	if (!access(CGROUP_A, F_OK))
+		join(CGROUP_A);
+	offer(&plain);
+	ksm_child_pause(child);
+	for (;;)
+		pause();
+}
+
+static void read_trap(pid_t pid, struct trap *trap)
+{
+	char byte;
+	struct iovec to = { &byte, 1 }, from = { trap->page, 1 };
+
+	process_vm_readv(pid, &to, 1, &from, 1, 0);
+	_exit(0);
+}
+
+TEST_F_TIMEOUT(ownerless, is_left_alone, KSM_TIMEOUT)
+{
+	struct role waits = { .cgroup = access(CGROUP_A, F_OK) ? NULL : CGROUP_A };
+	struct ksm_child child, other;
+	struct uffd_msg msg;
+	struct trap trap;
+	int pidfd, fd;
+	pid_t reader;
+
+	if (!trap_set(&trap))
+		SKIP(return, "no userfaultfd");
+	close(trap.uffd);
+	munmap(trap.page, psize());
+	ASSERT_TRUE(start(&other, &waits));
+	if (ksm_child_fork(&child))
+		die_later(&child);
+	ASSERT_EQ(sizeof(trap), read(child.there[0], &trap, sizeof(trap)));
+	ASSERT_TRUE(ksm_child_wait(&child));
+	pidfd = syscall(SYS_pidfd_open, child.pid, 0);
+	fd = syscall(SYS_pidfd_getfd, pidfd, trap.uffd, 0);
+	ASSERT_LE(0, fd);
+	reader = fork();
+	ASSERT_LE(0, reader);
+	if (!reader)
+		read_trap(child.pid, &trap);
+	ASSERT_EQ(sizeof(msg), read(fd, &msg, sizeof(msg)));
+
+	ASSERT_EQ(0, ksm_scan(SETTLE));
+	EXPECT_EQ(1, ksm_get("pages_shared"));
+	EXPECT_EQ(2 * NR_PAGES - 1, ksm_get("pages_sharing"));
+	ASSERT_EQ(0, kill(child.pid, SIGKILL));
+	EXPECT_EQ(128 + SIGKILL, ksm_child_end(&child));
+	ASSERT_EQ(0, ksm_scan(SETTLE));
+	EXPECT_EQ(1, ksm_get("pages_shared"));
+	EXPECT_EQ(2 * NR_PAGES - 1, ksm_get("pages_sharing"));
+	close(fd);
+	kill(reader, SIGKILL);
+	waitpid(reader, NULL, 0);
+	ASSERT_EQ(0, ksm_scan(SETTLE));
+	EXPECT_EQ(NR_PAGES - 1, ksm_get("pages_sharing"));
+	EXPECT_EQ(0, ksm_child_finish(&other));
+}
+#endif
 
 /* -- Both switches -- */
 
