@@ -87,8 +87,11 @@ static struct ksm_chunk *ksm_chunk_create(struct ksm_mm *kmm, unsigned long addr
  */
 void ksm_chunk_settle(struct ksm_mm *kmm, struct ksm_chunk *chunk)
 {
+	bool few = chunk == &kmm->few;
+
 	ksm_slots_pack(kmm, chunk);
-	if (!chunk->nr && chunk != &kmm->few)
+	/* An mm that nothing is remembered of may have gone by now, and @few with it. */
+	if (!few && !chunk->nr)
 		ksm_chunk_free(kmm, chunk);
 }
 
@@ -173,16 +176,18 @@ static struct anon_vma *ksm_chunk_bequeath(struct ksm_engine *engine,
 
 /**
  * ksm_chunk_tidy() - after a page may have been forgotten: give its memory back
- * @kmm: the mm, of which nobody has a pointer to a slot
+ * @kmm: the mm
  * @addr: where the page was
+ * @busy: a chunk that somebody has pointers to slots of, and that is left alone
  *
  * Context: may sleep.
  */
-void ksm_chunk_tidy(struct ksm_mm *kmm, unsigned long addr)
+void ksm_chunk_tidy(struct ksm_mm *kmm, unsigned long addr, struct ksm_chunk *busy)
 {
 	struct ksm_chunk *chunk = xa_load(&kmm->chunks, ksm_chunk_index(addr)) ?: &kmm->few;
 
-	ksm_chunk_settle(kmm, chunk);
+	if (chunk != busy)
+		ksm_chunk_settle(kmm, chunk);
 }
 
 /* The folio of @node is locked, or @node is stale and @folio NULL. */

@@ -37,9 +37,12 @@
 #include "ksm_internal.h"
 #include "ksm.h"
 
-/* VMAs that are looked at when an item leaves, and when its heir is to be dropped. */
-#define KSM_HEIR_GLANCE		64
-#define KSM_HEIR_LOOK		1024
+/*
+ * What is looked at when an item leaves, VMAs and heirs, and VMAs when its heir is to be
+ * dropped.
+ */
+#define KSM_HEIR_GLANCE		64U
+#define KSM_HEIR_LOOK		1024U
 
 static bool ksm_heir_maps(struct folio *folio, struct vm_area_struct *vma,
 			  unsigned long addr)
@@ -53,23 +56,35 @@ static bool ksm_heir_maps(struct folio *folio, struct vm_area_struct *vma,
 	return true;
 }
 
-/* Is the mapping found by way of an item of the process's own? */
-static bool ksm_heir_is_spared(struct ksm_stable_node *node,
-			       struct vm_area_struct *vma, unsigned long addr)
+/*
+ * Is the mapping found by way of an item of the process's own? When the budget is spent
+ * nobody knows: then not.
+ */
+static bool ksm_heir_is_spared(struct ksm_stable_node *node, struct vm_area_struct *vma,
+			       unsigned long index, unsigned long *budget)
 {
+	const unsigned long addr = vma_anon_address(vma, index, 1);
 	struct ksm_rmap_item *item;
 
-	hlist_for_each_entry(item, &node->items, stable.link)
+	hlist_for_each_entry(item, &node->items, stable.link) {
+		if (!*budget)
+			return false;
+		--*budget;
 		if (ksm_item_addr(item) == addr &&
 		    item->owner->slot.mm == vma->vm_mm &&
-		    item->stable.anon_vma == vma->anon_vma)
+		    item->stable.anon_vma == vma->anon_vma &&
+		    item->stable.index == index)
 			return true;
+	}
 	return false;
 }
 
-/* Does an item lead to a mapping of the folio? Those that @node spares do not count. */
+/*
+ * Does an item lead to a mapping of the folio? Those that @node spares do not count. When
+ * the budget is spent it may, as far as anybody knows.
+ */
 static bool ksm_heir_is_needed(struct ksm_rmap_item *item, struct folio *folio,
-			       struct ksm_stable_node *node, unsigned int limit)
+			       struct ksm_stable_node *node, unsigned long *budget)
 {
 	struct anon_vma *anon_vma = item->stable.anon_vma;
 	const unsigned long index = item->stable.index;
@@ -80,25 +95,31 @@ static bool ksm_heir_is_needed(struct ksm_rmap_item *item, struct folio *folio,
 	anon_rmap_tree_foreach(avc, anon_vma, index, index) {
 		unsigned long addr = vma_anon_address(avc->vma, index, 1);
 
-		needed = !limit-- || (ksm_heir_maps(folio, avc->vma, addr) &&
-				      !(node && ksm_heir_is_spared(node, avc->vma, addr)));
+		needed = !*budget || (ksm_heir_maps(folio, avc->vma, addr) &&
+				      !(node && ksm_heir_is_spared(node, avc->vma, index,
+								   budget)));
 		if (needed)
 			break;
+		--*budget;
 		cond_resched();
 	}
 	anon_vma_unlock_read(anon_vma);
 	return needed;
 }
 
-/* Is there an heir already that leads wherever the one of @item would? */
+/* Is there an heir already that leads wherever the one of @item would? The latest ones tell. */
 static bool ksm_heir_exists(struct ksm_rmap_item *item)
 {
+	unsigned int budget = KSM_HEIR_GLANCE;
 	struct ksm_rmap_item *heir;
 
-	hlist_for_each_entry(heir, &item->stable.node->heirs, stable.link)
+	hlist_for_each_entry(heir, &item->stable.node->heirs, stable.link) {
+		if (!budget--)
+			break;
 		if (heir->stable.index == item->stable.index &&
 		    heir->stable.anon_vma == item->stable.anon_vma->root)
 			return true;
+	}
 	return false;
 }
 
@@ -113,8 +134,10 @@ static bool ksm_heir_exists(struct ksm_rmap_item *item)
  */
 bool ksm_heir_is_left(struct ksm_rmap_item *item, struct folio *folio)
 {
+	unsigned long budget = KSM_HEIR_GLANCE;
+
 	return folio_mapped(folio) &&
-	       ksm_heir_is_needed(item, folio, NULL, KSM_HEIR_GLANCE) &&
+	       ksm_heir_is_needed(item, folio, NULL, &budget) &&
 	       !ksm_heir_exists(item);
 }
 
@@ -135,11 +158,18 @@ static void ksm_heir_drop(struct ksm_engine *engine, struct ksm_stable_node *nod
  * ksm_heir_prune() - drop the heirs of a node that are not needed any more
  * @engine: the engine
  * @node: the node; if it is stale the heirs stay, to be reaped with it
+ * @budget: VMAs and items that may be looked at; reduced by those that were. When it is
+ *	    spent the rest of the heirs stay for now
+ *
+ * A fork that was visited by thousands has as many items on the node, any of which may be
+ * that of a VMA. Without a budget the search would take their number times that of the
+ * VMAs.
  *
  * Context: may sleep; the engine mutex is held.
  * Return: whether any are left.
  */
-bool ksm_heir_prune(struct ksm_engine *engine, struct ksm_stable_node *node)
+bool ksm_heir_prune(struct ksm_engine *engine, struct ksm_stable_node *node,
+		    unsigned long *budget)
 {
 	struct ksm_rmap_item *heir;
 	struct hlist_node *next;
@@ -151,10 +181,16 @@ bool ksm_heir_prune(struct ksm_engine *engine, struct ksm_stable_node *node)
 	folio = ksm_node_lock_folio(node);
 	if (!folio)
 		return true;
-	hlist_for_each_entry_safe(heir, next, &node->heirs, stable.link)
-		if (!folio_mapped(folio) ||
-		    !ksm_heir_is_needed(heir, folio, node, KSM_HEIR_LOOK))
+	hlist_for_each_entry_safe(heir, next, &node->heirs, stable.link) {
+		unsigned long part = min_t(unsigned long, *budget, KSM_HEIR_LOOK);
+		unsigned long rest = part;
+
+		if (!part)
+			break;
+		if (!folio_mapped(folio) || !ksm_heir_is_needed(heir, folio, node, &rest))
 			ksm_heir_drop(engine, node, heir);
+		*budget -= part - rest;
+	}
 	folio_unlock(folio);
 	folio_put(folio);
 	return node->nr_heirs;

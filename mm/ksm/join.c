@@ -109,8 +109,7 @@ void ksm_join_demote(struct ksm_engine *engine, struct ksm_rmap_item *item,
 	ksm_item_end_claim(shard, owner);
 	spin_unlock(&shard->lock);
 	/* Last of all: an mm that nothing is remembered of may go when it exits. */
-	if (owner != engine->worker.kmm)
-		ksm_chunk_tidy(owner, addr);
+	ksm_chunk_tidy(owner, addr, engine->worker.chunk);
 }
 
 /**

@@ -882,7 +882,7 @@ void ksm_chunk_retire(struct ksm_mm *kmm, unsigned long start,
 		      unsigned long end);
 void ksm_chunk_retire_waiting(struct ksm_mm *kmm);
 void ksm_chunk_untree(struct ksm_engine *engine, struct ksm_rmap_item *item);
-void ksm_chunk_tidy(struct ksm_mm *kmm, unsigned long addr);
+void ksm_chunk_tidy(struct ksm_mm *kmm, unsigned long addr, struct ksm_chunk *busy);
 
 /* young.c: what secondary MMUs have used */
 unsigned int ksm_young_take(struct ksm_young *young, struct mm_struct *mm, pte_t *pte,
@@ -965,7 +965,8 @@ int ksm_cookie_set(struct ksm_engine *engine, struct mm_struct *mm, u64 cookie);
 
 /* heir.c: items that outlive their owners' mappings */
 bool ksm_heir_is_left(struct ksm_rmap_item *item, struct folio *folio);
-bool ksm_heir_prune(struct ksm_engine *engine, struct ksm_stable_node *node);
+bool ksm_heir_prune(struct ksm_engine *engine, struct ksm_stable_node *node,
+		    unsigned long *budget);
 
 /* stable.c: key -> merged folio. Pure */
 struct ksm_stable_entry *ksm_stable_find(struct ksm_shard *shard,

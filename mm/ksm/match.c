@@ -250,14 +250,13 @@ static int ksm_match_fits(struct ksm_match *match, struct page *page)
 	return ksm_merge_split(page);
 }
 
-/* The folio, which is locked, becomes the KSM folio of @node. */
+/* The folio, which is locked, becomes the KSM folio of @node; @family as in join.c. */
 static void ksm_match_found(struct ksm_match *match, struct ksm_rmap_item *item,
 			    struct ksm_stable_node *node, struct folio *folio,
-			    struct vm_area_struct *vma)
+			    struct vm_area_struct *vma, bool family)
 {
 	node->pfn = folio_pfn(folio);
-	ksm_join_attach(match->worker->engine, item, node, vma,
-			folio_mapcount(folio) > 1);
+	ksm_join_attach(match->worker->engine, item, node, vma, family);
 	ksm_node_bind(folio, node);
 	folio_mark_accessed(folio);
 	/* Reclaim drops clean folios; this one is to be swapped out. */
@@ -303,7 +302,7 @@ static int ksm_match_refresh(struct ksm_match *match, struct ksm_rmap_item *item
 	__folio_set_locked(copy);
 	__folio_set_swapbacked(copy);
 	__folio_mark_uptodate(copy);
-	ksm_match_found(match, item, node, copy, merge->vma);
+	ksm_match_found(match, item, node, copy, merge->vma, false);
 	merge->kpage = page;
 	ksm_merge_replace(merge, 1);
 	if (merge->err) {
@@ -329,9 +328,16 @@ static int ksm_match_promote_page(struct ksm_match *match,
 {
 	struct folio *folio = page_folio(merge->page);
 	int nid = page_to_nid(merge->page);
+	bool family;
 
 	if (!folio_trylock(folio))
 		return -EBUSY;
+	/*
+	 * Before the freeze. The process itself may write to the page after it, and be
+	 * gone from the mappings: those of its family are left then. While its VMA is held
+	 * it does not fork, so one mapping does not become two.
+	 */
+	family = folio_mapcount(folio) > 1;
 	if (!folio_test_anon(folio) || folio_test_ksm(folio))
 		merge->err = -EFAULT;
 	ksm_merge_freeze(merge, 1);
@@ -340,7 +346,7 @@ static int ksm_match_promote_page(struct ksm_match *match,
 	if (!merge->err && copy)
 		merge->err = ksm_match_refresh(match, item, node, merge, copy);
 	else if (!merge->err)
-		ksm_match_found(match, item, node, folio, merge->vma);
+		ksm_match_found(match, item, node, folio, merge->vma, family);
 	folio_unlock(folio);
 	if (!merge->kpage)
 		return merge->err;

@@ -275,7 +275,9 @@ static void ksm_notify_stretches(struct ksm_merge *merges, unsigned int nr, bool
 		while (end < nr && merges[end].told &&
 		       merges[end].addr == merges[end - 1].addr + PAGE_SIZE)
 			end++;
-		mmu_notifier_range_init(&range, MMU_NOTIFY_CLEAR, 0,
+		/* The flag says so at the end as well, where it is a range of its own. */
+		mmu_notifier_range_init(&range, MMU_NOTIFY_CLEAR,
+					MMU_NOTIFIER_RANGE_BLOCKABLE,
 					merges[i].vma->vm_mm, merges[i].addr,
 					merges[end - 1].addr + PAGE_SIZE);
 		ksm_notify(&range, start);

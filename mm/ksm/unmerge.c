@@ -13,6 +13,8 @@
 /* Orphans that are looked at in a pass: so many, or all of them in so many passes. */
 #define KSM_SWEEP_NODES		1024UL
 #define KSM_SWEEP_PASSES	16
+/* VMAs and items that are looked at for it: some milliseconds. */
+#define KSM_SWEEP_STEPS		(1UL << 18)
 
 /*
  * Does an error end the unmerging? One that says that some page cannot be copied does
@@ -257,14 +259,14 @@ static struct ksm_stable_node *ksm_unmerge_next_orphan(struct ksm_engine *engine
 
 /* Return: false if the node is gone, or need not be looked after any more. */
 static bool ksm_unmerge_sweep_node(struct ksm_engine *engine,
-				   struct ksm_stable_node *node)
+				   struct ksm_stable_node *node, unsigned long *steps)
 {
 	struct ksm_shard *shard = ksm_shard(engine, node->entry.key.hash);
 	bool heirs;
 
 	if (!node->entry.nr && !ksm_unmerge_drop_node(engine, shard, node))
 		return false;
-	heirs = ksm_heir_prune(engine, node);
+	heirs = ksm_heir_prune(engine, node, steps);
 	return heirs || !node->entry.nr;
 }
 
@@ -274,19 +276,21 @@ static bool ksm_unmerge_sweep_node(struct ksm_engine *engine,
  *
  * Drops those whose folios are not mapped any more, and of the others the heirs that
  * are not needed any more. All that there are get their turn within KSM_SWEEP_PASSES
- * calls: a pass that has nothing else to do is to cost little.
+ * calls, or more if it takes long to look: a pass that has nothing else to do is to cost
+ * little, and whoever unmerges everything does not wait for it.
  *
  * Context: may sleep; the engine mutex is held.
  */
 void ksm_unmerge_sweep_orphans(struct ksm_engine *engine)
 {
-	unsigned long nr = READ_ONCE(engine->nr_orphans);
+	unsigned long nr = READ_ONCE(engine->nr_orphans), steps = KSM_SWEEP_STEPS;
 	struct ksm_stable_node *node;
 
 	lockdep_assert_held(&engine->mutex);
 	nr = min(nr, max(nr / KSM_SWEEP_PASSES, KSM_SWEEP_NODES));
-	while (nr-- && (node = ksm_unmerge_next_orphan(engine))) {
-		if (ksm_unmerge_sweep_node(engine, node))
+	while (nr-- && steps && !atomic_read(&engine->unmergers) && !freezing(current) &&
+	       (node = ksm_unmerge_next_orphan(engine))) {
+		if (ksm_unmerge_sweep_node(engine, node, &steps))
 			ksm_node_orphan(engine, node);
 		cond_resched();
 	}

@@ -101,6 +101,30 @@ static void ksm_test_heir_is_one_for_a_family(struct kunit *test)
 	KT_EXPECT_STAT(test, SHARING, 1);
 }
 
+/* Whether an heir is needed is asked within a budget. When that is spent it stays. */
+static void ksm_test_heir_stays_without_budget(struct kunit *test)
+{
+	struct kt_pair pair = kt_merged_pair(test, 1);
+	struct mm_struct *child = kt_fork(test, pair.a);
+	struct ksm_stable_node *node;
+	unsigned long budget = 1;
+
+	kt_fill(test, pair.a, pair.at_a, 50);
+	kt_scan(test, 1);
+	node = kt_node_at(child, pair.at_a);
+	KUNIT_ASSERT_NOT_NULL(test, node);
+	kt_fill(test, child, pair.at_a, 51);
+
+	kt_lock(test);
+	KUNIT_EXPECT_TRUE(test, ksm_heir_prune(kt_engine(test), node, &budget));
+	KUNIT_EXPECT_EQ(test, budget, 0);
+	KUNIT_EXPECT_TRUE(test, ksm_heir_prune(kt_engine(test), node, &budget));
+	budget = 16;
+	KUNIT_EXPECT_FALSE(test, ksm_heir_prune(kt_engine(test), node, &budget));
+	KUNIT_EXPECT_GT(test, budget, 0);
+	kt_unlock(test);
+}
+
 /* It takes the place of a sharer, and gives it back. */
 static void ksm_test_heir_takes_a_place(struct kunit *test)
 {
@@ -244,6 +268,7 @@ static struct kunit_case ksm_test_heir_cases[] = {
 	KUNIT_CASE(ksm_test_heir_leads_to_forks),
 	KUNIT_CASE(ksm_test_heir_outlives_its_mm),
 	KUNIT_CASE(ksm_test_heir_is_one_for_a_family),
+	KUNIT_CASE(ksm_test_heir_stays_without_budget),
 	KUNIT_CASE(ksm_test_heir_takes_a_place),
 	KUNIT_CASE(ksm_test_heir_goes_with_its_node),
 	KUNIT_CASE(ksm_test_heir_swap_in_asks_who_leads),
