@@ -516,5 +516,7 @@ static struct kunit_suite ksm_test_suites[] = {
 	},
 };
 
+static_assert(ARRAY_SIZE(ksm_test_suites) == 8);	/* all that are listed here */
 kunit_test_suites(&ksm_test_suites[0], &ksm_test_suites[1], &ksm_test_suites[2],
-		  &ksm_test_suites[3], &ksm_test_suites[4], &ksm_test_suites[5]);
+		  &ksm_test_suites[3], &ksm_test_suites[4], &ksm_test_suites[5],
+		  &ksm_test_suites[6], &ksm_test_suites[7]);

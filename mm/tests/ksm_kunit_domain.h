@@ -122,7 +122,7 @@ static void ksm_test_domain_without_owner(struct kunit *test)
 	kt->engine.knobs.merge_domains = KSM_POLICY_USER;
 	kt_scan(test, KT_SETTLE);
 	KUNIT_EXPECT_TRUE(test, kt_shared(pair.a, pair.at_a, pair.b, pair.at_b));
-	KT_EXPECT_STAT(test, SHARING, 3);
+	KT_EXPECT_STAT(test, SHARING, 2);
 	kt->engine.knobs.merge_domains = KSM_POLICY_PROCESS;
 	child = kt_fork(test, pair.a);
 	KUNIT_EXPECT_EQ(test, kt_register(&kt->engine, child), 0);
