@@ -43,6 +43,9 @@
 /* Places that are tried for a frame: half of them are empty at the worst. */
 #define KSM_FRESH_TRIES		64
 
+/* And for one to exchange: somebody may be busy with what is there. */
+#define KSM_FREED_TRIES		4
+
 /**
  * struct ksm_frame_pool - frames of one node, at places of their own
  * @inode: whose page cache they are; the fresh ones come first
@@ -85,7 +88,10 @@ int ksm_frames_init(void)
 	return PTR_ERR_OR_ZERO(ksm_frames_mnt);
 }
 
-/* @frame goes to a place that is empty, or is freed. Our reference to it is used up. */
+/*
+ * @frame goes to a place that is empty, and our reference with it. Return: 0; -EEXIST if
+ * something is there, or another error: then @frame is as it was.
+ */
 static int ksm_place_fill(struct inode *inode, pgoff_t place, struct page *frame,
 			  gfp_t gfp)
 {
@@ -98,30 +104,37 @@ static int ksm_place_fill(struct inode *inode, pgoff_t place, struct page *frame
 	err = filemap_add_folio(inode->i_mapping, folio, place,
 				gfp | __GFP_NORETRY | __GFP_NOWARN);
 	set_active_memcg(memcg);
-	if (!err)
-		folio_unlock(folio);
+	if (err)
+		return err;
+	folio_unlock(folio);
 	folio_put(folio);
-	return err;
+	return 0;
 }
 
-/* What is at a place, with a reference; NULL if nothing is, or somebody is busy with it. */
+/*
+ * Empty a place. Return: what was there, with a reference; NULL if nothing was; -EBUSY if
+ * somebody is busy with it: it stays.
+ */
 static struct folio *ksm_place_clear(struct inode *inode, pgoff_t place)
 {
 	struct folio *folio = filemap_get_folio(inode->i_mapping, place);
-	bool there = false;
+	bool there;
 
 	if (IS_ERR(folio))
 		return NULL;
-	if (folio_trylock(folio)) {
-		there = folio->mapping == inode->i_mapping;
-		if (there)
-			filemap_remove_folio(folio);
-		folio_unlock(folio);
+	if (!folio_trylock(folio)) {
+		folio_put(folio);
+		return ERR_PTR(-EBUSY);
 	}
+	/* It may have been dropped meanwhile, or another one have taken its place. */
+	there = folio->mapping == inode->i_mapping;
+	if (there)
+		filemap_remove_folio(folio);
+	folio_unlock(folio);
 	if (there)
 		return folio;
 	folio_put(folio);
-	return NULL;
+	return ERR_PTR(-EBUSY);
 }
 
 /*
@@ -143,22 +156,37 @@ static struct page *ksm_frame_release(struct folio *folio)
 	return NULL;
 }
 
+/* Find a place for a frame. What somebody was busy with when it was to be taken is there. */
+static int ksm_pool_add_one(struct ksm_frame_pool *pool, struct page *frame)
+{
+	unsigned long place = 0;
+	int err = -EEXIST;
+
+	while (err == -EEXIST) {
+		place = find_next_zero_bit(pool->fresh, KSM_FRESH_FRAMES, place);
+		if (place >= KSM_FRESH_FRAMES)
+			return -ENOSPC;
+		err = ksm_place_fill(pool->inode, place, frame, GFP_KERNEL);
+		if (err && err != -EEXIST)
+			return err;
+		__set_bit(place, pool->fresh);
+		pool->nr++;
+	}
+	return 0;
+}
+
 /* Find places for frames. Return: whether all have one; those that have not are freed. */
 static bool ksm_pool_add(struct ksm_frame_pool *pool, struct page **frames,
 			 unsigned int nr)
 {
-	unsigned long place = 0;
 	bool all = true;
 	unsigned int i;
 
 	for (i = 0; i < nr; i++) {
-		place = find_next_zero_bit(pool->fresh, KSM_FRESH_FRAMES, place);
-		if (ksm_place_fill(pool->inode, place, frames[i], GFP_KERNEL)) {
-			all = false;
+		if (!ksm_pool_add_one(pool, frames[i]))
 			continue;
-		}
-		__set_bit(place, pool->fresh);
-		pool->nr++;
+		__free_page(frames[i]);
+		all = false;
 	}
 	/* They would be in use as long as they are in this CPU's cache. */
 	lru_add_drain();
@@ -243,10 +271,13 @@ struct page *ksm_frames_take(struct ksm_engine *engine, int nid)
 		return NULL;
 	for (try = 0; try < KSM_FRESH_TRIES; try++) {
 		place = get_random_u32_below(KSM_FRESH_FRAMES);
-		if (!__test_and_clear_bit(place, pool->fresh))
+		if (!test_bit(place, pool->fresh))
 			continue;
-		pool->nr--;
 		folio = ksm_place_clear(pool->inode, place);
+		if (IS_ERR(folio))
+			continue;
+		__clear_bit(place, pool->fresh);
+		pool->nr--;
 		frame = folio ? ksm_frame_release(folio) : NULL;
 		if (frame && page_to_nid(frame) == nid)
 			return frame;
@@ -285,19 +316,25 @@ void ksm_frames_stir(struct ksm_engine *engine, int nid)
 	const gfp_t gfp = GFP_HIGHUSER_MOVABLE & ~__GFP_DIRECT_RECLAIM;
 	struct inode *inode = ksm_pool_inode(engine, nid);
 	struct page *frame;
+	unsigned int try;
 	struct folio *old;
 	pgoff_t place;
 
 	if (!inode)
 		return;
 	frame = alloc_pages_node(nid, gfp | __GFP_THISNODE | __GFP_NOWARN, 0);
-	if (frame) {
+	for (try = 0; frame && try < KSM_FREED_TRIES; try++) {
 		place = KSM_FRESH_FRAMES + get_random_u32_below(KSM_FREED_FRAMES);
 		old = ksm_place_clear(inode, place);
+		if (IS_ERR(old))
+			continue;
+		if (!ksm_place_fill(inode, place, frame, gfp))
+			frame = NULL;
 		if (old)
 			folio_put(old);
-		ksm_place_fill(inode, place, frame, gfp);
 	}
+	if (frame)
+		__free_page(frame);
 	iput(inode);
 }
 

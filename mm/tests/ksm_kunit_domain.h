@@ -348,6 +348,57 @@ static void ksm_test_frames_migrate(struct kunit *test)
 	kt_unlock(test);
 }
 
+/* The first @nr places of a pool, with what is there; all are locked, or none any more. */
+static void kt_lock_places(struct ksm_engine *engine, struct folio **folios,
+			   unsigned int nr)
+{
+	unsigned long pfn = 0;
+	struct page *page;
+
+	while ((page = kt_pool_frame(&pfn))) {
+		struct folio *folio = page_folio(page);
+
+		if (folio->index < nr && !folios[folio->index] && folio_trylock(folio))
+			folios[folio->index] = folio;
+		else
+			folio_put(folio);
+	}
+}
+
+/* Somebody is busy with a few places for long. Only they are not to be had meanwhile. */
+static void ksm_test_frames_are_busy(struct kunit *test)
+{
+	struct ksm_engine *engine = kt_engine(test);
+	struct folio *busy[64] = { };
+	unsigned int i, nr = 0, failed = 0;
+	struct page *page;
+
+	kt_lock(test);
+	ksm_frames_prepare(engine);
+	lru_add_drain_all();
+	kt_lock_places(engine, busy, 64);
+	for (i = 0; i < 8192; i++) {
+		page = ksm_frames_take(engine, first_memory_node);
+		failed += !page;
+		if (page)
+			__free_page(page);
+		ksm_frames_stir(engine, first_memory_node);
+		cond_resched();
+	}
+	KUNIT_EXPECT_EQ(test, failed, 0);
+	for (i = 0; i < 64; i++) {
+		nr += !!busy[i];
+		if (!busy[i])
+			continue;
+		KUNIT_EXPECT_NOT_NULL(test, busy[i]->mapping);
+		folio_unlock(busy[i]);
+		folio_put(busy[i]);
+	}
+	KUNIT_EXPECT_EQ(test, nr, 64);
+	ksm_frames_drain(engine);
+	kt_unlock(test);
+}
+
 #ifdef CONFIG_MEMORY_FAILURE
 static void kt_mend(struct page *page)
 {
@@ -451,6 +502,7 @@ static struct kunit_case ksm_test_domain_cases[] = {
 	KUNIT_CASE(ksm_test_frames_are_fresh),
 	KUNIT_CASE(ksm_test_frames_are_taken_once),
 	KUNIT_CASE(ksm_test_frames_migrate),
+	KUNIT_CASE(ksm_test_frames_are_busy),
 #ifdef CONFIG_MEMORY_FAILURE
 	KUNIT_CASE(ksm_test_frames_are_whole),
 #endif
