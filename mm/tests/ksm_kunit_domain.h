@@ -468,6 +468,77 @@ static void ksm_test_frames_are_drawn(struct kunit *test)
 			__free_page(drawn[i][j]);
 }
 
+#define KT_WHOLE	64
+#define KT_PARTS	256
+
+/*
+ * Windows of memory, all of whose frames are free in some, and every other one in the
+ * rest. @kind, by window, tells which are which. Return: false if there is no memory.
+ */
+static bool kt_free_windows(u8 *kind, struct page **windows)
+{
+	const gfp_t gfp = GFP_HIGHUSER_MOVABLE | __GFP_THISNODE | __GFP_NOWARN;
+	unsigned int i, j;
+
+	for (i = 0; i < KT_WHOLE + KT_PARTS; i++) {
+		windows[i] = alloc_pages_node(first_memory_node, gfp, KSM_DRAW_ORDER);
+		if (!windows[i])
+			return false;
+		split_page(windows[i], KSM_DRAW_ORDER);
+	}
+	for (i = 0; i < KT_WHOLE + KT_PARTS; i++) {
+		kind[page_to_pfn(windows[i]) >> KSM_DRAW_ORDER] = i < KT_WHOLE ? 1 : 2;
+		for (j = 0; j < KSM_DRAW_FRAMES; j += i < KT_WHOLE ? 1 : 2)
+			__free_page(windows[i] + j);
+		if (i < KT_WHOLE)
+			windows[i] = NULL;
+	}
+	drain_all_pages(NULL);
+	return true;
+}
+
+static void kt_free_rest(struct page **windows)
+{
+	unsigned int i, j;
+
+	for (i = KT_WHOLE; i < KT_WHOLE + KT_PARTS && windows[i]; i++)
+		for (j = 1; j < KSM_DRAW_FRAMES; j += 2)
+			__free_page(windows[i] + j);
+}
+
+/*
+ * Each free frame is as likely as any other, also if those around it are not free. There
+ * are twice as many of those here as of the others.
+ */
+static void ksm_test_frames_are_drawn_alike(struct kunit *test)
+{
+	unsigned long end = pgdat_end_pfn(NODE_DATA(first_memory_node));
+	struct page **windows = kunit_kcalloc(test, KT_WHOLE + KT_PARTS, sizeof(*windows),
+					      GFP_KERNEL);
+	u8 *kind = kvzalloc(end / KSM_DRAW_FRAMES + 1, GFP_KERNEL);
+	unsigned long drawn[3] = { };
+	struct page *frames[KSM_DRAW_FRAMES];
+	unsigned int nr;
+	unsigned long i;
+
+	KUNIT_ASSERT_NOT_NULL(test, windows);
+	KUNIT_ASSERT_NOT_NULL(test, kind);
+	KUNIT_ASSERT_TRUE(test, kt_free_windows(kind, windows));
+	for (i = 0; i < end / KSM_DRAW_FRAMES; i++) {
+		nr = ksm_draw_frames(first_memory_node, frames);
+		while (nr--) {
+			drawn[kind[page_to_pfn(frames[nr]) >> KSM_DRAW_ORDER]]++;
+			__free_page(frames[nr]);
+		}
+		cond_resched();
+	}
+	kunit_info(test, "%lu of whole windows, %lu of others", drawn[1], drawn[2]);
+	KUNIT_EXPECT_GT(test, drawn[1], 0);
+	KUNIT_EXPECT_GT(test, drawn[2], drawn[1]);
+	kt_free_rest(windows);
+	kvfree(kind);
+}
+
 /* Zero pages are merged at first sight, no others are, and of nothing is there a record. */
 static void ksm_test_zero_only(struct kunit *test)
 {
@@ -507,6 +578,7 @@ static struct kunit_case ksm_test_domain_cases[] = {
 	KUNIT_CASE(ksm_test_frames_are_whole),
 #endif
 	KUNIT_CASE(ksm_test_frames_are_drawn),
+	KUNIT_CASE(ksm_test_frames_are_drawn_alike),
 	KUNIT_CASE(ksm_test_zero_only),
 	{}
 };
