@@ -264,26 +264,39 @@ static void ksm_match_found(struct ksm_match *match, struct ksm_rmap_item *item,
 }
 
 /*
- * A frame that nobody had, for a copy of a page of @mm, charged to that mm's cgroup. No
- * lock of anybody's is held. Return: it, or NULL.
- *
- * The charge may exceed a limit by this page, for as long as it takes to free the page
- * that is copied, which is charged there as well: a cgroup that is full is where merging
- * is wanted most. To reclaim would have everybody wait for the cgroup's devices, and
- * nobody is to be killed for what makes memory free.
+ * A frame that nobody had, for a copy of a page of @mm; charged to that mm's cgroup, if it
+ * has room: nothing is reclaimed, and nobody killed, on ksmd's time. Return: it, or NULL.
  */
 static struct folio *ksm_match_frame(struct ksm_match *match, struct mm_struct *mm)
 {
 	struct page *page = ksm_frames_take(match->worker->engine,
 					    page_to_nid(match->page));
 
-	if (!page)
-		return NULL;
-	if (mem_cgroup_charge(page_folio(page), mm, GFP_ATOMIC)) {
-		put_page(page);
-		return NULL;
-	}
-	return page_folio(page);
+	if (page)
+		mem_cgroup_charge(page_folio(page), mm, GFP_NOWAIT);
+	return page ? page_folio(page) : NULL;
+}
+
+/*
+ * See to it that the copy is charged. A full cgroup may exceed its limit by this page, if
+ * only until @folio, the one that is copied, is free: mapped nowhere else, and while its
+ * VMA is held it cannot be. What a fork has left shared waits: it stays when it is copied.
+ */
+static int ksm_match_pay(struct folio *copy, struct folio *folio, struct mm_struct *mm)
+{
+	struct mem_cgroup *memcg;
+	bool same;
+
+	if (mem_cgroup_disabled() || folio_memcg_charged(copy))
+		return 0;
+	if (folio_mapcount(folio) != 1 || folio_test_swapcache(folio))
+		return -ENOMEM;
+	memcg = get_mem_cgroup_from_mm(mm);
+	rcu_read_lock();
+	same = folio_memcg(folio) == memcg;
+	rcu_read_unlock();
+	mem_cgroup_put(memcg);
+	return same ? mem_cgroup_charge(copy, mm, GFP_ATOMIC) : -ENOMEM;
 }
 
 /*
@@ -340,6 +353,8 @@ static int ksm_match_promote_page(struct ksm_match *match,
 	family = folio_mapcount(folio) > 1;
 	if (!folio_test_anon(folio) || folio_test_ksm(folio))
 		merge->err = -EFAULT;
+	else if (copy)
+		merge->err = ksm_match_pay(copy, folio, merge->vma->vm_mm);
 	ksm_merge_freeze(merge, 1);
 	if (!merge->err && !pages_identical(merge->page, match->page))
 		merge->err = -EFAULT;
@@ -470,6 +485,10 @@ static int ksm_match_pair_up(struct ksm_match *match, struct ksm_rmap_item *item
 	struct page *kpage;
 	int err;
 
+	/* Else it would be promoted for nothing, and to undo that takes a page. */
+	if (!ksm_slot_to_item(match->kmm, match->worker->chunk, match->slot, match->addr,
+			      ksm_match_how(match)))
+		return -ENOMEM;
 	node = ksm_node_alloc(match->kmm->domain, &match->key, 0);
 	if (!node)
 		return -ENOMEM;
@@ -479,7 +498,7 @@ static int ksm_match_pair_up(struct ksm_match *match, struct ksm_rmap_item *item
 		err = ksm_match_promote(match, item, node, copy, &kpage);
 	if (err) {
 		ksm_node_free(engine, node);
-		return -ESTALE;
+		return err == -ENOMEM ? err : -ESTALE;
 	}
 	WARN_ON_ONCE(!ksm_match_publish(match, node));
 

@@ -2232,6 +2232,62 @@ TEST_F_TIMEOUT(full_cgroup, nobody_is_killed, KSM_TIMEOUT)
 }
 
 /*
+ * A family whose pages are still shared by copy-on-write, each in a domain of its own. What
+ * one of its pages is copied to is not paid for by the page that was copied: that stays.
+ */
+#define NR_FAMILY	4
+#define NR_COWS		512
+
+static void live_on(struct ksm_child *child)
+{
+	must(!ksm_domain(PR_KSM_DOMAIN_CREATE, 0));
+	ksm_child_pause(child);
+	_exit(!ksm_pages_hold(PARTY_ADDR, NR_COWS / 2, SEED, 1));
+}
+
+static void raise_family(struct ksm_child *child)
+{
+	struct ksm_child children[NR_FAMILY];
+	int bad = 0;
+
+	must(!ksm_spew(CGROUP_A "/cgroup.procs", "0"));
+	must(ksm_map_at(PARTY_ADDR, NR_COWS) == PARTY_ADDR);
+	madvise(PARTY_ADDR, NR_COWS * psize(), MADV_NOHUGEPAGE);
+	ksm_fill_pages(PARTY_ADDR, NR_COWS / 2, SEED, 1);
+	ksm_fill_pages(ksm_page(PARTY_ADDR, NR_COWS / 2), NR_COWS / 2, SEED, 1);
+	must(!ksm_madvise(PARTY_ADDR, NR_COWS, MADV_MERGEABLE));
+	for (int i = 0; i < NR_FAMILY; i++) {
+		if (ksm_child_fork(&children[i]))
+			live_on(&children[i]);
+		must(ksm_child_wait(&children[i]));
+	}
+	ksm_child_pause(child);
+	for (int i = 0; i < NR_FAMILY; i++)
+		bad += !!ksm_child_finish(&children[i]);
+	_exit(bad || !ksm_pages_hold(PARTY_ADDR, NR_COWS / 2, SEED, 1));
+}
+
+TEST_F_TIMEOUT(full_cgroup, copies_stay_within, KSM_TIMEOUT)
+{
+	struct ksm_child child;
+	char text[32];
+	long max;
+
+	if (ksm_child_fork(&child))
+		raise_family(&child);
+	ASSERT_TRUE(ksm_child_wait(&child));
+	max = cgroup_value("memory.current") + NR_COWS / 2 * psize();
+	snprintf(text, sizeof(text), "%ld", max);
+	ASSERT_EQ(0, ksm_spew(CGROUP_A "/memory.max", text));
+	ASSERT_EQ(0, ksm_scan(6));
+	EXPECT_LT(0, ksm_get("pages_sharing"));
+	EXPECT_EQ(0, cgroup_kills());
+	EXPECT_GE(cgroup_value("memory.max"), cgroup_value("memory.current"));
+	ksm_spew(CGROUP_A "/memory.max", "max");
+	EXPECT_EQ(0, ksm_child_finish(&child));
+}
+
+/*
  * A process in a memory cgroup that has no room for copies of all its pages: with them, it
  * would be killed. It stays merged then, until there is.
  */
