@@ -287,6 +287,32 @@ struct page *ksm_frames_take(struct ksm_engine *engine, int nid)
 	return NULL;
 }
 
+/**
+ * ksm_frames_put() - be done with a frame
+ * @engine: the engine
+ * @page: what ksm_frames_take() returned, and the reference that came with it
+ *
+ * One that has not been used goes back: otherwise hints that prove wrong would have the
+ * pool drawn anew all the time, for nothing.
+ *
+ * Context: may sleep, but waits for nobody; the engine mutex is held.
+ */
+void ksm_frames_put(struct ksm_engine *engine, struct page *page)
+{
+	struct ksm_frame_pool *pool = engine->pools[page_to_nid(page)];
+	struct folio *folio = page_folio(page);
+
+	lockdep_assert_held(&engine->mutex);
+	/* One that is in use, or was, is a KSM folio. */
+	if (!pool || folio->mapping || !folio_ref_freeze(folio, 1)) {
+		folio_put(folio);
+		return;
+	}
+	mem_cgroup_uncharge(folio);
+	if (ksm_draw_redo(page))
+		ksm_pool_add(pool, &page, 1);
+}
+
 /* The inode of a node's pool, with a reference; NULL if there is none. */
 static struct inode *ksm_pool_inode(struct ksm_engine *engine, int nid)
 {

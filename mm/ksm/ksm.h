@@ -845,6 +845,7 @@ static inline void ksm_validate_batch(struct ksm_engine *engine) { }
 #define KSM_FRAMES_MAGIC	0x4b534d46	/* of their file system: "KSMF" */
 int ksm_frames_init(void);
 struct page *ksm_frames_take(struct ksm_engine *engine, int nid);
+void ksm_frames_put(struct ksm_engine *engine, struct page *page);
 void ksm_frames_stir(struct ksm_engine *engine, int nid);
 void ksm_frames_prepare(struct ksm_engine *engine);
 void ksm_frames_drain(struct ksm_engine *engine);

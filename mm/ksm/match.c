@@ -519,23 +519,26 @@ static int ksm_match_pair_up(struct ksm_match *match, struct ksm_rmap_item *item
  */
 static int ksm_match_pair(struct ksm_match *match, struct ksm_rmap_item *item)
 {
+	struct ksm_engine *engine = match->worker->engine;
 	struct folio *copy = NULL;
 	int err;
 
-	/* First ours: if both are of one large folio our reference is in the way. */
-	err = ksm_match_prepare(match);
-	if (err)
-		return err;
+	if (!match->page)
+		return -EFAULT;
 	if (!ksm_match_spare(match->worker))
 		return -ENOMEM;
-	if (READ_ONCE(match->worker->engine->knobs.fresh_frames)) {
+	/* Before anything is split: where there is no frame it would be for nothing. */
+	if (READ_ONCE(engine->knobs.fresh_frames)) {
 		copy = ksm_match_frame(match, item->owner->slot.mm);
 		if (!copy)
 			return -ENOMEM;
 	}
-	err = ksm_match_pair_up(match, item, copy);
+	/* First ours: if both are of one large folio our reference is in the way. */
+	err = ksm_match_prepare(match);
+	if (!err)
+		err = ksm_match_pair_up(match, item, copy);
 	if (copy)
-		folio_put(copy);
+		ksm_frames_put(engine, &copy->page);
 	return err;
 }
 

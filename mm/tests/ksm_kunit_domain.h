@@ -348,6 +348,28 @@ static void ksm_test_frames_migrate(struct kunit *test)
 	kt_unlock(test);
 }
 
+/* A frame that was of no use is in the pool again, and can be taken like any other. */
+static void ksm_test_frames_are_put_back(struct kunit *test)
+{
+	struct ksm_engine *engine = kt_engine(test);
+	unsigned long pfn = 0;
+	bool there = false;
+	struct page *page, *frame;
+
+	kt_lock(test);
+	ksm_frames_prepare(engine);
+	frame = ksm_frames_take(engine, first_memory_node);
+	KUNIT_EXPECT_NOT_NULL(test, frame);
+	if (frame)
+		ksm_frames_put(engine, frame);
+	lru_add_drain_all();
+	for (; (page = kt_pool_frame(&pfn)); put_page(page))
+		there |= page == frame;
+	KUNIT_EXPECT_TRUE(test, there);
+	ksm_frames_drain(engine);
+	kt_unlock(test);
+}
+
 /* The first @nr places of a pool, with what is there; all are locked, or none any more. */
 static void kt_lock_places(struct ksm_engine *engine, struct folio **folios,
 			   unsigned int nr)
@@ -573,6 +595,7 @@ static struct kunit_case ksm_test_domain_cases[] = {
 	KUNIT_CASE(ksm_test_frames_are_fresh),
 	KUNIT_CASE(ksm_test_frames_are_taken_once),
 	KUNIT_CASE(ksm_test_frames_migrate),
+	KUNIT_CASE(ksm_test_frames_are_put_back),
 	KUNIT_CASE(ksm_test_frames_are_busy),
 #ifdef CONFIG_MEMORY_FAILURE
 	KUNIT_CASE(ksm_test_frames_are_whole),
