@@ -43,6 +43,14 @@
 /* Places that are tried for a frame: half of them are empty at the worst. */
 #define KSM_FRESH_TRIES		64
 
+/*
+ * Draws for one that is taken, while there are enough, and while there are not; and for
+ * how long there is no other after one in vain, in jiffies.
+ */
+#define KSM_DRAWS		4
+#define KSM_DRAWS_LEAST		256
+#define KSM_DRAW_REST		(HZ / 50 + 1)
+
 /* And for one to exchange: somebody may be busy with what is there. */
 #define KSM_FREED_TRIES		4
 
@@ -50,19 +58,32 @@
  * struct ksm_frame_pool - frames of one node, at places of their own
  * @inode: whose page cache they are; the fresh ones come first
  * @nr: fresh frames in it
+ * @again: when the next draw may be, in jiffies, as the last one was in vain
  * @fresh: places that have one, unless it has been dropped
  */
 struct ksm_frame_pool {
 	struct inode *inode;
 	unsigned int nr;
+	unsigned long again;
 	DECLARE_BITMAP(fresh, KSM_FRESH_FRAMES);
 };
 
 static struct vfsmount *ksm_frames_mnt __ro_after_init;
 
+/* Nobody has drawn what a frame is migrated to: it is marked, and not taken. */
+static int ksm_frames_migrate(struct address_space *mapping, struct folio *dst,
+			      struct folio *src, enum migrate_mode mode)
+{
+	int err = filemap_migrate_folio(mapping, dst, src, mode);
+
+	if (!err)
+		folio_set_checked(dst);
+	return err;
+}
+
 static const struct address_space_operations ksm_frames_aops = {
 	.dirty_folio = noop_dirty_folio,
-	.migrate_folio = filemap_migrate_folio,
+	.migrate_folio = ksm_frames_migrate,
 	.error_remove_folio = generic_error_remove_folio,
 };
 
@@ -193,15 +214,20 @@ static bool ksm_pool_add(struct ksm_frame_pool *pool, struct page **frames,
 	return all;
 }
 
-static void ksm_pool_fill(struct ksm_frame_pool *pool, int nid)
+/* Fill a pool, by @draws draws at the most: somebody waits for it. */
+static void ksm_pool_fill(struct ksm_frame_pool *pool, int nid, unsigned int draws)
 {
 	struct page *frames[KSM_DRAW_FRAMES];
 	unsigned int nr;
 
-	while (pool->nr + KSM_DRAW_FRAMES <= KSM_FRESH_FRAMES) {
+	if (time_before(jiffies, pool->again))
+		return;
+	while (draws-- && pool->nr + KSM_DRAW_FRAMES <= KSM_FRESH_FRAMES) {
 		nr = ksm_draw_frames(nid, frames);
-		if (!nr || !ksm_pool_add(pool, frames, nr))
+		if (!nr || !ksm_pool_add(pool, frames, nr)) {
+			pool->again = jiffies + KSM_DRAW_REST;
 			break;
+		}
 		cond_resched();
 	}
 }
@@ -230,10 +256,11 @@ static struct ksm_frame_pool *ksm_pool_new(void)
 	inode->i_mapping->a_ops = &ksm_frames_aops;
 	mapping_set_unevictable(inode->i_mapping);
 	pool->inode = inode;
+	pool->again = jiffies;
 	return pool;
 }
 
-/* The pools of a node, as full as can be; NULL when there is no memory. */
+/* The pools of a node; NULL when there is no memory. */
 static struct ksm_frame_pool *ksm_pool_get(struct ksm_engine *engine, int nid)
 {
 	struct ksm_frame_pool *pool = engine->pools[nid];
@@ -247,7 +274,6 @@ static struct ksm_frame_pool *ksm_pool_get(struct ksm_engine *engine, int nid)
 		engine->pools[nid] = pool;
 		spin_unlock(&engine->frames_lock);
 	}
-	ksm_pool_fill(pool, nid);
 	return pool;
 }
 
@@ -267,7 +293,10 @@ struct page *ksm_frames_take(struct ksm_engine *engine, int nid)
 	unsigned int try;
 	pgoff_t place;
 
-	if (!pool || pool->nr < KSM_FRESH_LEAST)
+	if (!pool)
+		return NULL;
+	ksm_pool_fill(pool, nid, pool->nr < KSM_FRESH_LEAST ? KSM_DRAWS_LEAST : KSM_DRAWS);
+	if (pool->nr < KSM_FRESH_LEAST)
 		return NULL;
 	for (try = 0; try < KSM_FRESH_TRIES; try++) {
 		place = get_random_u32_below(KSM_FRESH_FRAMES);
@@ -278,11 +307,13 @@ struct page *ksm_frames_take(struct ksm_engine *engine, int nid)
 			continue;
 		__clear_bit(place, pool->fresh);
 		pool->nr--;
+		if (folio && folio_test_checked(folio)) {
+			folio_put(folio);
+			continue;
+		}
 		frame = folio ? ksm_frame_release(folio) : NULL;
-		if (frame && page_to_nid(frame) == nid)
-			return frame;
 		if (frame)
-			__free_page(frame);	/* migrated to another node */
+			return frame;
 	}
 	return NULL;
 }
@@ -374,10 +405,14 @@ void ksm_frames_stir(struct ksm_engine *engine, int nid)
  */
 void ksm_frames_prepare(struct ksm_engine *engine)
 {
+	struct ksm_frame_pool *pool;
 	int nid;
 
-	for_each_node_state(nid, N_MEMORY)
-		ksm_pool_get(engine, nid);
+	for_each_node_state(nid, N_MEMORY) {
+		pool = ksm_pool_get(engine, nid);
+		if (pool)
+			ksm_pool_fill(pool, nid, UINT_MAX);
+	}
 }
 
 /**

@@ -315,15 +315,20 @@ static struct page *kt_pool_frame(unsigned long *pfn)
 	return NULL;
 }
 
-/* Frames in the pool move when somebody wants their memory, and are still in it. */
+/*
+ * Frames in the pool move when somebody wants their memory. What they move to was chosen:
+ * it is given back, and others are drawn.
+ */
 static void ksm_test_frames_migrate(struct kunit *test)
 {
 	struct ksm_engine *engine = kt_engine(test);
+	u8 *chosen = kvzalloc(pgdat_end_pfn(NODE_DATA(first_memory_node)), GFP_KERNEL);
+	unsigned int i, nr = 0, left, known = 0;
 	unsigned long pfn = 0;
-	unsigned int nr = 0, left;
 	struct page *page;
 	LIST_HEAD(folios);
 
+	KUNIT_ASSERT_NOT_NULL(test, chosen);
 	kt_lock(test);
 	ksm_frames_prepare(engine);
 	lru_add_drain_all();
@@ -340,12 +345,21 @@ static void ksm_test_frames_migrate(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, left, 0);
 	putback_movable_pages(&folios);
 	lru_add_drain_all();
-	page = ksm_frames_take(engine, first_memory_node);
-	KUNIT_EXPECT_NOT_NULL(test, page);
-	if (page)
+	for (pfn = 0; (page = kt_pool_frame(&pfn)); put_page(page))
+		chosen[page_to_pfn(page)] = true;
+	for (i = 0, nr = 0; i < 512 && nr < 64; i++) {
+		page = ksm_frames_take(engine, first_memory_node);
+		if (!page)
+			continue;
+		known += chosen[page_to_pfn(page)];
+		nr++;
 		__free_page(page);
+	}
+	KUNIT_EXPECT_EQ(test, nr, 64);
+	KUNIT_EXPECT_LT(test, known, 32);
 	ksm_frames_drain(engine);
 	kt_unlock(test);
+	kvfree(chosen);
 }
 
 /* A frame that was of no use is in the pool again, and can be taken like any other. */
