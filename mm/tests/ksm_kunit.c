@@ -256,7 +256,10 @@ static void kt_fill(struct kunit *test, struct mm_struct *mm, unsigned long addr
 	int done;
 
 	memset64(kt->buf, id, ARRAY_SIZE(kt->buf));
+	/* For the PTE to be made dirty, as that of any mm that KSM scans: see kt_register(). */
+	mm_flags_set(MMF_VM_MERGEABLE, mm);
 	done = access_remote_vm(mm, addr, kt->buf, PAGE_SIZE, FOLL_WRITE);
+	mm_flags_clear(MMF_VM_MERGEABLE, mm);
 	KUNIT_EXPECT_EQ(test, done, (int)PAGE_SIZE);
 }
 

@@ -55,9 +55,18 @@ static const unsigned char far_add_code[] = {
 	0xf4,
 };
 
+static const unsigned char load_code[] = {
+	0x8e, 0xc0,
+	0x26, 0x66, 0x8b, 0x1d,		/* mov %es:(%di), %ebx */
+	0x05, 0x00, 0x01,
+	0xe2, 0xf5,
+	0xf4,
+};
+
 #define STORE	CODE
 #define ADD	(CODE + 0x100)
 #define FAR_ADD	(CODE + 0x200)
+#define LOAD	(CODE + 0x300)
 
 FIXTURE(kvm)
 {
@@ -154,6 +163,7 @@ static const char *make_guest(FIXTURE_DATA(kvm) * self)
 	memcpy(self->code, store_code, sizeof(store_code));
 	memcpy(self->code + ADD - CODE, add_code, sizeof(add_code));
 	memcpy(self->code + FAR_ADD - CODE, far_add_code, sizeof(far_add_code));
+	memcpy(self->code + LOAD - CODE, load_code, sizeof(load_code));
 	if (set_memory(self->vm, 0, CODE, self->code, 1) ||
 	    set_memory(self->vm, 1, MEMORY, self->memory, NR_PAGES))
 		return "no memory slots";
@@ -248,14 +258,14 @@ TEST_F_TIMEOUT(kvm, guest_writes_to_settled_pages, KSM_TIMEOUT)
 	EXPECT_EQ(1006, word_of(self, 6));
 }
 
-/* A figure of the guest's, by the name that KVM has for it; -1 if there is none. */
-static long long stat_of(int vm, const char *name)
+/* A figure of a guest or a vcpu, by the name that KVM has for it; -1 if there is none. */
+static long long stat_of(int of, const char *name)
 {
 	struct kvm_stats_header header;
 	char desc[sizeof(struct kvm_stats_desc) + 256];
 	struct kvm_stats_desc *d = (void *)desc;
 	long long value = -1;
-	int fd = ioctl(vm, KVM_GET_STATS_FD, NULL);
+	int fd = ioctl(of, KVM_GET_STATS_FD, NULL);
 	size_t size;
 
 	if (fd < 0 || pread(fd, &header, sizeof(header), 0) != sizeof(header))
@@ -273,6 +283,30 @@ static long long stat_of(int vm, const char *name)
 	}
 	close(fd);
 	return value;
+}
+
+/* A page that the guest reads first is mapped for writing as well, if its PTE is clean. */
+TEST_F_TIMEOUT(kvm, guest_reads_settled_pages_and_writes, KSM_TIMEOUT)
+{
+	long long before, faults;
+
+	for (int i = 0; i < NR_PAGES; i++)
+		ASSERT_TRUE(guest_write(self, STORE, i, 1, 1000 + i));
+	/* On the LRU lists: on their way there pages are not made clean. */
+	ASSERT_EQ(0, ksm_madvise(self->memory, NR_PAGES, MADV_COLD));
+	ASSERT_EQ(0, ksm_scan(SOON));
+	EXPECT_EQ(0, ksm_get("pages_shared"));
+	/* The guest loses its mappings, and its host process does not. */
+	ASSERT_EQ(0, set_memory(self->vm, 1, MEMORY, self->memory, 0));
+	ASSERT_EQ(0, set_memory(self->vm, 1, MEMORY, self->memory, NR_PAGES));
+	before = stat_of(self->vcpu, "pf_taken");
+	ASSERT_TRUE(guest_write(self, LOAD, 0, NR_PAGES, 0));
+	faults = stat_of(self->vcpu, "pf_taken");
+	if (faults <= before)
+		SKIP(return, "KVM does not tell how often a guest has faulted");
+	ASSERT_TRUE(guest_write(self, STORE, 0, NR_PAGES, 7));
+	EXPECT_EQ(faults, stat_of(self->vcpu, "pf_taken"));
+	EXPECT_TRUE(all_hold(self, 7));
 }
 
 /* The first page and the last one are merged: the guest keeps what is between them. */
