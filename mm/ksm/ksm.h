@@ -309,7 +309,7 @@ struct ksm_chunk {
  * @spent: what it has had of this pass, in pages; the scan's own
  * @serial: tells it from all others that there ever were
  * @born: when it was registered, in jiffies
- * @tried: pages whose dirty bit was cleared while it was new; the scan's own
+ * @tried: pages that were tried so far, see ksm_registry_may_try(); the scan's own
  */
 struct ksm_mm {
 	struct mm_slot slot;

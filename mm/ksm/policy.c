@@ -198,7 +198,7 @@ bool ksm_policy_is_turn(const struct ksm_epoch *epoch, unsigned long index,
  * ksm_policy_may_try() - may it be tried whether a page keeps still?
  * @born: when the mm was registered, in jiffies
  * @now: the moment
- * @tried: pages that were tried while it was new
+ * @tried: pages that were tried since then
  *
  * To try it is to clear the dirty bit, which may cost the next writer a fault. A process
  * that has just started writes to most of its memory again. Many are over before it

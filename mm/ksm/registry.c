@@ -299,7 +299,8 @@ void ksm_registry_charge(struct ksm_engine *engine, unsigned int pages)
  * ksm_registry_may_try() - may it be tried whether another page of an mm keeps still?
  * @kmm: the mm under the cursor
  *
- * Return: true, and the page is counted; false for more than a few pages of a new mm.
+ * Return: true, and the page is counted, also when the mm is not new any more; false for
+ * more than a few pages of a new mm.
  */
 bool ksm_registry_may_try(struct ksm_mm *kmm)
 {

@@ -27,13 +27,15 @@
  *
  * Some writes do not show in the PTE. A guest writes through its own page tables, so
  * that where there are secondary MMUs a block of pages is trusted only if their young
- * bits say that nobody was there; see young.c. A device, or the kernel on behalf of
- * another process, writes through a reference to the page: get_user_pages() has made the
- * PTE dirty before, and as long as anybody holds the page the bit is not cleared. Other
- * pages may have been moved to the address, or have come back from swap: the frame
- * number tells. What is left is found when the page is read regardless, once in
- * KSM_REREAD_PASSES. A mistake means that a merge comes late, not that it is wrong:
- * contents are compared before anything is shared.
+ * bits say that nobody was there (young.c); a device with page tables but no such bits
+ * is overlooked. Any other device, or the kernel on behalf of another process, writes
+ * through a reference to the page: get_user_pages() has made the PTE dirty before, and we
+ * do not clear the bit while anybody holds the page. MADV_FREE clears it regardless, and
+ * a page that reclaim has unmapped may be mapped again clean: later writes are
+ * overlooked, unless the page is pinned. Other pages may have been moved to the address,
+ * or have come back from swap: the frame number tells. What is overlooked is found when
+ * the page is read regardless, once in KSM_REREAD_PASSES. A mistake means that a merge
+ * comes late, not that it is wrong: contents are compared before anything is shared.
  *
  * What a walk costs
  * -----------------
@@ -386,9 +388,24 @@ static bool ksm_scan_may_clean(struct ksm_scan *scan, struct vm_area_struct *vma
 }
 
 /*
- * Fast GUP takes a page for writing only if it finds the PTE dirty, and looks at the PTE
- * again when it has its reference. So either it sees that the bit has gone, and leaves
- * the page to the slow path, which waits for our lock; or we see its reference.
+ * The page is held after all: the bit is set again. That is no write, and must not look
+ * like one to those who watch soft-dirty bits: pte_mkdirty() sets these as well.
+ */
+static void ksm_scan_undo_clean(struct vm_area_struct *vma, unsigned long addr, pte_t *pte)
+{
+	pte_t entry = ptep_get(pte);
+	pte_t dirty = pte_mkyoung(pte_mkdirty(entry));
+
+	if (!pte_soft_dirty(entry))
+		dirty = pte_clear_soft_dirty(dirty);
+	ptep_set_access_flags(vma, addr, pte, dirty, 1);
+}
+
+/*
+ * Fast GUP takes a page for writing only if it finds the PTE dirty (FOLL_FAST_ONLY does
+ * not care, but has young bits), and looks at the PTE again when it has its reference. So
+ * either it sees that the bit has gone, and leaves the page to the slow path, which waits
+ * for our lock; or we see its reference.
  */
 static void ksm_scan_clean_pte(struct ksm_scan *scan, struct vm_area_struct *vma,
 			       unsigned long addr, pte_t *pte, struct folio *folio)
@@ -397,8 +414,7 @@ static void ksm_scan_clean_pte(struct ksm_scan *scan, struct vm_area_struct *vma
 	folio_mark_dirty(folio);
 	smp_mb();	/* either fast GUP sees the bit cleared, or we its reference */
 	if (ksm_scan_is_held(folio))
-		ptep_set_access_flags(vma, addr, pte,
-				      pte_mkyoung(pte_mkdirty(ptep_get(pte))), 1);
+		ksm_scan_undo_clean(vma, addr, pte);
 	if (!scan->flush_end)
 		scan->flush_start = addr;
 	scan->flush_end = addr + PAGE_SIZE;

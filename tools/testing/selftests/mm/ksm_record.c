@@ -483,6 +483,75 @@ TEST_F_TIMEOUT(device, is_seen, KSM_TIMEOUT)
 	EXPECT_TRUE(ksm_pages_hold(addr, 2, 1, 0));
 }
 
+/* -- Made up: writes that never were -- */
+
+/*
+ * If a page is taken at the very moment that its dirty bit is cleared, the bit is set
+ * again. Who saves what was written since the last time goes by soft-dirty bits, and
+ * would save it for nothing. So here a page is taken all the time. The moment comes once
+ * for a page, and is missed mostly, so that there are many processes with one.
+ */
+#define NR_WATCHED	25
+
+static void *take_often(void *arg)
+{
+	struct iovec iov = { .iov_base = arg, .iov_len = psize() };
+	int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
+	int fds[2];
+
+	if (null < 0 || pipe(fds))
+		return NULL;
+	while (vmsplice(fds[1], &iov, 1, 0) > 0 &&
+	       splice(fds[0], NULL, null, NULL, psize(), 0) > 0)
+		;
+	return NULL;
+}
+
+/* In a process of its own: does a page look as if it had been written? 2 if it failed. */
+static int is_made_up(void)
+{
+	char *addr = map_unique(1, 1);
+	int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	pthread_t thread;
+
+	/* On the LRU lists: on its way there a page is not made clean. */
+	if (addr == MAP_FAILED || pagemap < 0 || ksm_madvise(addr, 1, MADV_COLD) ||
+	    pthread_create(&thread, NULL, take_often, addr))
+		return 2;
+	clear_softdirty();
+	if (ksm_scan(1))
+		return 2;
+	return pagemap_is_softdirty(pagemap, addr);
+}
+
+FIXTURE(watched) {};
+
+FIXTURE_SETUP(watched)
+{
+	const char *why_not = ksm_setup();
+
+	if (why_not)
+		SKIP(return, "%s", why_not);
+	if (!softdirty_supported())
+		SKIP(return, "kernel without soft-dirty bits");
+}
+
+FIXTURE_TEARDOWN_PARENT(watched)
+{
+	ksm_restore();
+}
+
+TEST_F_TIMEOUT(watched, page_that_is_taken_is_not_written, KSM_TIMEOUT)
+{
+	struct ksm_child child;
+
+	for (int i = 0; i < NR_WATCHED; i++) {
+		if (ksm_child_fork(&child))
+			_exit(is_made_up());
+		ASSERT_EQ(0, ksm_child_end(&child));
+	}
+}
+
 /* -- Lost: reclaim -- */
 
 FIXTURE(reclaim)
