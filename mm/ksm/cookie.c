@@ -15,10 +15,9 @@
  * what is in its memory. That takes the right to read it, by ptrace.
  *
  * The exec of a set-uid program, or of any other that gains privileges by credentials,
- * leaves the domain
- * of the caller, who could learn what is in the program's memory otherwise. It does not
- * come back to having no cookie, for that would be the way out for a process that was
- * given one. It gets a new one; if it had none, it has none.
+ * leaves the domain of the caller, who could learn what is in the program's memory
+ * otherwise. It does not come back to having no cookie, for that would be the way out for
+ * a process that was given one. It gets a new one; if it had none, it has none.
  *
  * A cookie changes with the mm's mmap_lock held for writing; the unmerging before that has
  * locked each VMA that can have merged pages, too, and no page is merged without that

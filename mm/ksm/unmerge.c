@@ -14,7 +14,7 @@
 #define KSM_SWEEP_NODES		1024UL
 #define KSM_SWEEP_PASSES	16
 /* VMAs and items that are looked at for it: some milliseconds. */
-#define KSM_SWEEP_STEPS		(1UL << 18)
+#define KSM_SWEEP_STEPS		BIT(18)
 
 /*
  * Does an error end the unmerging? One that says that some page cannot be copied does
