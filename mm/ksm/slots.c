@@ -149,11 +149,11 @@ static u64 *ksm_slots_alloc(struct ksm_mm *kmm, struct ksm_chunk *chunk, size_t 
 	const size_t more = bytes > old ? bytes - old : 0;
 	u64 *slots;
 
-	if (more && ksm_charge(kmm, more, how))
-		return NULL;
 	slots = kzalloc(bytes, GFP_KERNEL | __GFP_NORETRY | __GFP_NOWARN);
-	if (!slots && more)
-		ksm_uncharge(kmm, more);
+	if (slots && more && ksm_charge(kmm, more, how)) {
+		kfree(slots);
+		return NULL;
+	}
 	return slots;
 }
 
