@@ -454,13 +454,12 @@ static const struct mm_walk_ops ksm_break_write_ops = {
  * @vma: the VMA
  * @addr: the address
  *
- * KUnit tests put a fault that fails in its place, and others have this one fail; so there
- * is one copy of it.
+ * KUnit tests put a fault that fails in its place.
  *
  * Context: may sleep; the mmap_lock is held.
  * Return: what the fault returned.
  */
-noinline vm_fault_t ksm_merge_unshare(struct vm_area_struct *vma, unsigned long addr)
+vm_fault_t ksm_merge_unshare(struct vm_area_struct *vma, unsigned long addr)
 {
 	KUNIT_STATIC_STUB_REDIRECT(ksm_merge_unshare, vma, addr);
 	return handle_mm_fault(vma, addr, FAULT_FLAG_UNSHARE | FAULT_FLAG_REMOTE, NULL);
